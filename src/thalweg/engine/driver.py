@@ -1,0 +1,168 @@
+"""The host's side of a run: chunks of rounds, progress, checkpoints, Ctrl-C, and finding where a run broke."""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from thalweg.observe import History, Outcome
+
+from . import checkpoint
+from .debug import Debug, RoleFailure
+from .loop import Local, Shared
+from .tabulate import Tabulator
+
+# A chunk is as long as it takes to be worth a look: progress is shown, and Ctrl-C heard, about this often.
+CHUNK_SECONDS = 0.25
+CHECKPOINT_SECONDS = 10.0
+
+
+@dataclasses.dataclass
+class Run:
+    """A run under way. `carry` is the last good state, at `history`'s last record."""
+
+    engine: Any
+    experiment: Any
+    rules: Any
+    local: Local
+    shared: Shared
+    history: History
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    @property
+    def round(self) -> int:
+        """Rounds done."""
+        return int(self.shared.round)
+
+
+def drive(
+    run: Run,
+    rounds: int,
+    show: Callable[[int, History], None],
+    folder: Path | None,
+    meta: dict[str, Any],
+    tabulate: Tabulator,
+    names: tuple[str, ...],
+) -> tuple[Outcome, str]:
+    """Run to `rounds`, to the stop rule, or to the end of somebody's patience. Returns (outcome, reason)."""
+    length, saved, first = 1, time.monotonic(), True
+    with _interrupts() as interrupted:
+        while run.round < rounds and not bool(run.shared.done):
+            if interrupted.is_set():
+                _save(run, folder, meta, tabulate.messages)
+                return Outcome.INTERRUPTED, f"stopped by hand after round {run.round}"
+            start, before = time.monotonic(), run.round
+            try:
+                local, shared, records = run.engine.advance(
+                    run.experiment, run.rules, run.local, run.shared, min(rounds, before + length)
+                )
+            except RoleFailure as failure:
+                _save(run, folder, meta, tabulate.messages)
+                note = " ".join(getattr(failure, "__notes__", ()))
+                return Outcome.NOT_FINITE, f"{names[failure.agent]}, {failure.role}, {note}: {failure}"
+            jax.block_until_ready(local)
+            elapsed = time.monotonic() - start
+            if bool(shared.broken):
+                outcome, reason = _find_break(run, int(shared.round), tabulate, names)
+                _save(run, folder, meta, tabulate.messages)
+                return outcome, reason
+            run.local, run.shared = local, shared
+            run.history = run.history.extended(*tabulate(records, int(records.count)))
+            if first:
+                run.compile_seconds, first = elapsed, False
+            else:
+                run.seconds += elapsed
+                length = _next_length(length, run.round - before, elapsed)
+            show(run.round, run.history)
+            if folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(run, folder, meta, tabulate.messages)
+                saved = time.monotonic()
+    _save(run, folder, meta, tabulate.messages)
+    if bool(run.shared.done):
+        return Outcome.CONVERGED, f"no more progress and in agreement at round {run.round}"
+    return Outcome.ROUND_LIMIT, f"all {rounds} rounds done"
+
+
+def _next_length(length: int, done: int, elapsed: float) -> int:
+    """Rounds of the next chunk, growing by at most 16×."""
+    wanted = max(1, int(done * CHUNK_SECONDS / max(elapsed, 1e-6)))
+    return min(max(wanted, 1), 16 * max(length, 1))
+
+
+def _find_break(run: Run, broken_at: int, tabulate, names) -> tuple[Outcome, str]:
+    """Replay from the last good state, round by round, to the first bad one; leave the run at the last good round."""
+    every_round = dataclasses.replace(run.rules, every=jax.numpy.asarray(1, jax.numpy.int32))
+    advance = lambda until: run.engine.advance(run.experiment, every_round, run.local, run.shared, until)  # noqa: E731
+    while True:
+        local, shared, records = advance(broken_at)
+        if bool(shared.broken):
+            break
+        run.local, run.shared = local, shared
+    bad = int(shared.round)
+    if bad - 1 > run.round:
+        run.local, run.shared, good = advance(bad - 1)
+        run.history = run.history.extended(*tabulate(_last(good), 1))
+    snapshot = jax.tree.map(lambda leaf: leaf[0], _last(records).snapshot)
+    guilty = np.flatnonzero(~snapshot.finite)
+    if not guilty.size:
+        worst = int(np.argmax(snapshot.disagreement)) if snapshot.disagreement.size else 0
+        return Outcome.DIVERGED, (
+            f"in round {bad - 1} the estimates outgrew all bounds, {names[worst]} farthest; the result is the last good state"
+        )
+    agent = names[int(guilty[0])]
+    others = f" and {guilty.size - 1} more" if guilty.size > 1 else ""
+    stage = _stage(run, bad - 1)
+    return Outcome.NOT_FINITE, f"{agent}{others} not finite in round {bad - 1}{stage}; the result is the last good state"
+
+
+def _last(records):
+    """The last record alone."""
+    count = int(records.count)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[count - 1 : count] if np.ndim(leaf) else leaf, records)
+
+
+def _stage(run: Run, k: int) -> str:
+    """Which role of which agent made the first value that is not finite, by replaying one round role by role."""
+    try:
+        Debug().advance(run.experiment, run.rules, run.local, run.shared, k + 1)
+    except RoleFailure as failure:
+        return f" (first in role {failure.role!r})"
+    return ""
+
+
+def _save(run: Run, folder: Path | None, meta: dict[str, Any], messages: np.ndarray) -> None:
+    if folder is None:
+        return
+    columns = {f"scalars/{name}": column for name, column in run.history.scalars.items()}
+    columns |= {f"agents/{name}": column for name, column in run.history.agents.items()}
+    state = {"round": run.round, "messages": messages.tolist(), "seconds": run.seconds, "compile_seconds": run.compile_seconds}
+    checkpoint.save(folder, (run.local, run.shared), meta | state, columns)
+
+
+@contextlib.contextmanager
+def _interrupts():
+    """An event that Ctrl-C sets; a second Ctrl-C ends the process in the usual way."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number, frame):
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,50 @@
+"""The public constants that algorithms choose their step sizes from."""
+
+import numpy as np
+
+from thalweg.algorithm.base import Facts, PeerAlgorithm
+from thalweg.network import Network
+from thalweg.problem import Problem
+
+
+def gather_facts(problem: Problem, algorithm: PeerAlgorithm, network: Network) -> Facts:
+    """Facts of this problem on this network; smoothness is only computed for methods that use it.
+
+    Raises:
+        ValueError: the method needs a smooth or strongly convex problem and this one is not.
+    """
+    facts, name = network.facts, type(algorithm).__name__
+    smoothness = strong = None
+    if algorithm.needs & {"smooth", "strongly_convex"}:
+        smoothness, strong = np.asarray(problem.smoothness), np.asarray(problem.strong_convexity)
+        if not (np.isfinite(smoothness).all() and smoothness.max() > 0):
+            raise ValueError(
+                f"{name} needs smooth losses with a positive Lipschitz constant, got L_i = {smoothness.min():.4g} … "
+                f"{smoothness.max():.4g}; pass smoothness= to the problem, or use a method with a prox (tw.EdgeADMM)"
+            )
+        if "strongly_convex" in algorithm.needs and not strong.min() > 0:
+            raise ValueError(
+                f"{name} needs every local loss to be strongly convex, got min μ_i = {strong.min():.4g}; add tw.l2, or pass "
+                "strong_convexity= to the problem"
+            )
+    uses_mixing = network.mixing is not None
+    return Facts(
+        smoothness=None if smoothness is None else float(smoothness.max()),
+        strong_convexity=0.0 if strong is None else float(strong.min()),
+        local_smoothness=smoothness,
+        sigma=float(facts.sigma if uses_mixing else max(facts.pull_sigma, facts.push_sigma)),
+        lambda_min=None if not uses_mixing or facts.lambda_min is None else float(facts.lambda_min),
+        max_degree=int(facts.max_degree),
+        min_degree=int(facts.min_degree),
+        diameter=int(facts.diameter),
+        n=network.n,
+        laplacian_2=facts.laplacian_2,
+        laplacian_max=facts.laplacian_max,
+        examples=_examples(problem),
+        source="exact" if smoothness is None else problem.constants.source,
+    )
+
+
+def _examples(problem: Problem) -> int:
+    counts = getattr(problem, "counts", None)
+    return 1 if counts is None else int(np.max(counts))

@@ -1,0 +1,94 @@
+"""What is measured of the whole network when a round is recorded. Simulated engines only: no agent could know it."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+from jax.flatten_util import ravel_pytree
+
+from .peer_round import Agents, Experiment, as_agents
+
+
+class Snapshot(eqx.Module):
+    """One record.
+
+    Network-wide scalars:
+        objective: Σ w_i f_i(x̄) + r(x̄) at the mean estimate x̄.
+        consensus_error: √(mean_i ‖x_i − x̄‖²).
+        optimality: ‖x̄ − prox_r(x̄ − ∇f(x̄))‖, the norm of the gradient where there is no r.
+        movement: √(mean_i ‖x_i,k − x_i,k'‖²) / (k − k'), k' the previous record.
+        scale: 1 + √(mean_i ‖x_i‖²), what relative tolerances are relative to.
+        error: √(mean_i ‖x_i − x*‖²), NaN without a reference.
+    Per agent `[n]`: `loss` = φ_i(x_i), `disagreement` = ‖x_i − x̄‖, `finite`.
+    """
+
+    objective: Float[Array, ""]
+    consensus_error: Float[Array, ""]
+    optimality: Float[Array, ""]
+    movement: Float[Array, ""]
+    scale: Float[Array, ""]
+    error: Float[Array, ""]
+    loss: Float[Array, " n"]
+    disagreement: Float[Array, " n"]
+    finite: Bool[Array, " n"]
+
+
+def estimates(executor, e: Experiment, agents: Agents) -> Float[Array, "n d"]:
+    """Every agent's answer as a row, leaves concatenated in tree order."""
+
+    def one(algorithm, local, context, state):
+        return ravel_pytree(algorithm.estimate(state))[0]
+
+    return as_agents(executor, e, "estimate", one, agents.state)
+
+
+def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, reference) -> tuple[Snapshot, Any]:
+    """(snapshot after round `k`, estimates `[n, d]`). `previous` are the estimates `rounds` rounds ago."""
+    x = estimates(executor, e, agents)
+    n = executor.count(x)
+    unravel = ravel_pytree(e.problem.x0)[1]
+    mean = executor.total("mean", x) / n
+
+    def one(algorithm, local, context, x, before, mean, reference):
+        value, gradient = local.value_and_grad(unravel(mean))
+        own = local.value(unravel(x))
+        finite = jnp.all(jnp.isfinite(x)) & jnp.isfinite(own)
+        squares = {
+            "disagreement": jnp.sum((x - mean) ** 2),
+            "movement": jnp.sum((x - before) ** 2),
+            "norm": jnp.sum(x**2),
+            "error": jnp.sum((x - reference) ** 2),
+        }
+        return value, ravel_pytree(gradient)[0], own, finite, squares
+
+    tile = lambda v: jnp.broadcast_to(v, x.shape)  # noqa: E731
+    value, gradient, own, finite, squares = as_agents(
+        executor, e, "measure", one, x, previous, tile(mean), tile(reference), k=k
+    )
+    everyone = executor.everyone((value, own, finite, squares))
+    gradient = executor.total("gradient", gradient) / n
+
+    def network(mean, gradient, everyone, rounds):
+        value, own, finite, squares = everyone
+        rms = lambda name: jnp.sqrt(jnp.mean(squares[name]))  # noqa: E731
+        regularizer = e.problem.at(k).regularizer
+        objective, stepped = jnp.mean(value), mean - gradient
+        if regularizer is not None:
+            objective = objective + regularizer.value(unravel(mean))
+            stepped = ravel_pytree(regularizer.prox(unravel(stepped), 1.0))[0]
+        return Snapshot(
+            objective=objective,
+            consensus_error=rms("disagreement"),
+            optimality=jnp.sqrt(jnp.sum((mean - stepped) ** 2)),
+            movement=rms("movement") / rounds,
+            scale=1 + rms("norm"),
+            error=rms("error"),
+            loss=own,
+            disagreement=jnp.sqrt(squares["disagreement"]),
+            finite=finite,
+        )
+
+    rounds = jnp.maximum(rounds, 1).astype(x.dtype)
+    return executor.network_role("network", network, mean, gradient, everyone, rounds), x

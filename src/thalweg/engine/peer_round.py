@@ -1,0 +1,270 @@
+"""One round of a peer algorithm: the order of things, once, for every engine.
+
+    weather → send → encode → exchange → combine → receive        (for each phase of the algorithm)
+
+The executor decides how a role of one agent becomes a computation for all: vectorised, sharded, or one by one.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from thalweg.algorithm.base import Context, Info, PeerAlgorithm
+from thalweg.algorithm.step import PerAgent
+from thalweg.message.combine import Edges, Neighbours, Push
+from thalweg.message.stage import Stage
+from thalweg.problem import Problem
+
+from .combining import WEIGHTED, combine_field, gather_slots
+from .keys import Role, Stream, agent_keys
+from .mailbox import Mailbox, deliver, empty_mailbox
+from .weather import Conditions, conditions
+from .world import Setting, World, of_phase
+
+
+class Experiment(eqx.Module):
+    """Everything about a run that does not change from round to round."""
+
+    problem: Problem
+    algorithm: PeerAlgorithm
+    link: Stage
+    world: World
+    setting: Setting
+    key: PRNGKeyArray
+
+
+class Agents(eqx.Module):
+    """All agents' records, agent axis first: algorithm state, pipeline state, mailboxes, channels, messages sent."""
+
+    state: Any
+    link: Any
+    mail: dict[str, Mailbox]
+    channel: Any
+    sent: Int[Array, " n"]
+
+
+def init_agents(executor, e: Experiment, channel) -> Agents:
+    """Records before round 0."""
+    state = _role(executor, e, "init", 0, "", Role.INIT, None, lambda a, local, c: a.init(local, e.problem.x0, c))
+    return Agents(
+        state=state,
+        link=_init_link(e, state),
+        mail=_init_mail(e, state),
+        channel=channel,
+        sent=jnp.zeros(e.world.ids.shape, jnp.uint32),
+    )
+
+
+def restart_agents(executor, e: Experiment, agents: Agents, k) -> Agents:
+    """A new epoch: conserved quantities are rebuilt, what was on its way is forgotten."""
+    restart = lambda a, local, c, state: a.restart(local, state, c)  # noqa: E731
+    state = _role(executor, e, "restart", k, "", Role.RESTART, None, restart, agents.state)
+    return eqx.tree_at(lambda r: (r.state, r.mail), agents, (state, _init_mail(e, state)))
+
+
+def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info]:
+    """Round `k` of every agent."""
+    info = None
+    for index, phase in enumerate(e.algorithm.phases):
+        channel, weather = conditions(e.key, e.setting, e.world, k, index, agents.channel)
+        send = lambda a, local, c, state: a.send(state, c)  # noqa: E731
+        message = _role(executor, e, "send", (k, index), phase, Role.SEND, weather, send, agents.state)
+        link, sent = _encode(executor, e, (k, index), message, agents.link[phase])
+        mail, inbox = _exchange(executor, e, agents.mail, sent, weather, k)
+        receive = lambda a, local, c, state, inbox, sent: a.receive(  # noqa: E731
+            local, state, inbox, replace(c, sent=sent)
+        )
+        state, info = _role(
+            executor, e, "receive", (k, index), phase, Role.RECEIVE, weather, receive, agents.state, inbox, sent
+        )
+        if e.setting.sleepy:
+            state, link = _keep(weather.awake, (state, link), (agents.state, agents.link[phase]))
+        agents = Agents(
+            state=state,
+            link={**agents.link, phase: link},
+            mail=mail,
+            channel=channel,
+            sent=agents.sent + _transmissions(e, weather),
+        )
+    return agents, info
+
+
+def as_agents(executor, e: Experiment, name: str, function, *args, k=0) -> Any:
+    """`function(algorithm, local, context, *args)` as every agent, outside a round."""
+    return _role(executor, e, name, k, "", Role.INIT, None, function, *args)
+
+
+def message_specs(e: Experiment, state: Any) -> dict[str, Any]:
+    """phase → message of one agent, as shapes."""
+    context = _context(e, 0, "", Role.SEND, None)
+    return {
+        phase: jax.eval_shape(
+            lambda state, c, phase=phase: e.algorithm.send(_first(state), replace(_first(c), phase=phase)), state, context
+        )
+        for phase in e.algorithm.phases
+    }
+
+
+def wire_specs(e: Experiment, messages: dict[str, Any]) -> dict[str, Any]:
+    """phase → what the pipeline puts on the wire for one message, as shapes."""
+    encode = lambda message: e.link.encode(e.link.init(message), message, e.key)[1]  # noqa: E731
+    return {phase: jax.eval_shape(encode, message) for phase, message in messages.items()}
+
+
+def _role(executor, e: Experiment, name, when, phase, role, weather, function, *args):
+    """Run `function(algorithm, local, context, *args)` as every agent."""
+    context = _context(e, when, phase, role, weather)
+    skeleton = eqx.tree_at(lambda p: p.pieces, e.problem, None)
+    own = eqx.filter(e.algorithm, _is_per_agent, is_leaf=_is_per_agent)
+    own = jax.tree.map(lambda leaf: leaf.values, own, is_leaf=_is_per_agent)
+    shared = eqx.filter(e.algorithm, _is_per_agent, inverse=True, is_leaf=_is_per_agent)
+    common, static = eqx.partition((skeleton, shared), eqx.is_array)
+
+    def one(common, own, piece, context, *rest):
+        problem, algorithm = eqx.combine(common, static)
+        local = problem.at(context.round).local(piece)
+        return function(eqx.combine(own, algorithm), local, context, *rest)
+
+    axes = (None, 0, 0, 0) + (0,) * len(args)
+    return executor.role(f"{name} {phase}".strip(), one, common, own, e.problem.pieces, context, *args, axes=axes)
+
+
+def _is_per_agent(leaf) -> bool:
+    return isinstance(leaf, PerAgent)
+
+
+def _context(e: Experiment, when, phase: str, role: Role, weather: Conditions | None) -> Context:
+    k, index = when if isinstance(when, tuple) else (when, 0)
+    world, n = e.world, e.world.ids.shape[0]
+    row = 0 if weather is None else weather.phase
+    weights = world.weights.get("mixing")
+    if weights is None:
+        weights = next(iter(world.weights.values()), jnp.zeros((n, 1, world.mask.shape[1])))
+        own = next(iter(world.self_weights.values()), jnp.ones((n, 1)))
+    else:
+        own = world.self_weights["mixing"]
+    return Context(
+        key=agent_keys(e.key, Stream.ALGORITHM, k, index, world.ids, role),
+        round=jnp.broadcast_to(jnp.asarray(k, jnp.int32), (n,)),
+        degree=world.degree,
+        out_degree=of_phase(world.out_degree, row),
+        mask=world.mask,
+        weights=of_phase(weights, row),
+        self_weight=of_phase(own, row),
+        awake=jnp.ones(n, bool) if weather is None else weather.awake,
+        sent=None,
+        phase=phase,
+    )
+
+
+def _encode(executor, e: Experiment, when, message, link):
+    keys = agent_keys(e.key, Stream.MESSAGE, *when, e.world.ids, Role.ENCODE)
+    encode = lambda key, state, message: e.link.encode(state, message, key)  # noqa: E731
+    link, _, sent = executor.role("encode", encode, keys, link, message, axes=(0, 0, 0))
+    return link, sent
+
+
+def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
+    """Route every field to its receivers and combine it there."""
+    world, changing = e.world, not e.setting.constant
+    mail, inbox = dict(mail), {}
+    for field, own in sent.items():
+        rule = e.algorithm.combine[field]
+        kind = WEIGHTED.get(type(rule))
+        if kind in world.dense:
+            inbox[field] = jax.tree.map(
+                lambda leaf, kind=kind: _dense(world.dense[kind], leaf), executor.everyone(own)
+            )
+            continue
+        shared = {"arrived": weather.arrived}
+        if kind:
+            shared["weights"] = of_phase(world.weights[kind], weather.phase)
+            shared["self_weight"] = of_phase(world.self_weights[kind], weather.phase)
+        values, shared["fresh"], shared["stamped"] = _slots(executor, e, mail, field, rule, own, shared, weather, k)
+
+        def one(own, values, shared, rule=rule):
+            return combine_field(rule, own, values, {**shared, "changing": changing})
+
+        inbox[field] = executor.role(f"combine {field!r}", one, own, values, shared, axes=(0, 0, 0))
+    return mail, inbox
+
+
+def _slots(executor, e: Experiment, mail, field, rule, own, shared, weather, k):
+    """(what is in each agent's slots, fresh, ever stamped) for one field; updates the field's mailbox in `mail`."""
+    world, everyone = e.world, executor.everyone(own)
+    if isinstance(rule, Edges):
+        offered = jax.tree.map(lambda leaf: leaf[world.neighbours, world.reverse], everyone)
+    elif field in mail:
+        offered = jax.tree.map(lambda leaf: leaf[world.neighbours], everyone)
+    else:
+        values = jax.tree.map(lambda leaf: gather_slots(leaf, world.neighbours), everyone)
+        return values, weather.arrived, weather.arrived
+    if field not in mail:
+        return offered, weather.arrived, weather.arrived
+    box = mail[field]
+    if isinstance(rule, Push):
+        given = jnp.where(weather.scheduled, shared["weights"], 0)
+        offered = jax.tree.map(lambda total, leaf: total + _times(given, leaf), box.total, offered)
+        box = eqx.tree_at(lambda b: b.total, box, offered)
+    seen = box.newest
+    mail[field], fresh, newest = deliver(box, offered, weather, k)
+    if isinstance(rule, Push):
+        newest = jax.tree.map(lambda new, old: _where(fresh, new - old, jnp.zeros_like(new)), newest, seen)
+    return newest, fresh, mail[field].stamp >= 0
+
+
+def _init_link(e: Experiment, state):
+    n = e.world.ids.shape[0]
+    return {
+        phase: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), e.link.init(spec))
+        for phase, spec in message_specs(e, state).items()
+    }
+
+
+def _init_mail(e: Experiment, state) -> dict[str, Mailbox]:
+    """Mailboxes for the fields whose messages can outlive their round."""
+    if e.setting.constant:
+        return {}
+    boxes, (n, slots) = {}, e.world.mask.shape
+    for spec in message_specs(e, state).values():
+        for field, leaf in spec.items():
+            rule = e.algorithm.combine[field]
+            if isinstance(rule, Edges):
+                leaf = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), leaf)
+            if isinstance(rule, Edges | Neighbours | Push):
+                boxes[field] = empty_mailbox(leaf, n, slots, e.setting.longest_delay, isinstance(rule, Push))
+    return boxes
+
+
+def _transmissions(e: Experiment, weather: Conditions):
+    """Messages that each agent puts on its links (lost ones included)."""
+    if e.setting.schedule == "gossip":
+        out = jnp.sum(weather.used, axis=1)
+    else:
+        out = of_phase(e.world.out_degree, weather.phase)
+    return jnp.where(weather.awake, out, 0).astype(jnp.uint32)
+
+
+def _dense(matrix, leaf):
+    flat = leaf.reshape(leaf.shape[0], -1)
+    return (matrix @ flat).reshape(matrix.shape[0], *leaf.shape[1:])
+
+
+def _times(weights, leaf):
+    return weights.astype(leaf.dtype).reshape(weights.shape + (1,) * (leaf.ndim - weights.ndim)) * leaf
+
+
+def _keep(awake, new, old):
+    return jax.tree.map(lambda a, b: _where(awake, a, b), new, old)
+
+
+def _where(mask, new, old):
+    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)
+
+
+def _first(tree):
+    return jax.tree.map(lambda leaf: leaf[0], tree)

@@ -1,0 +1,140 @@
+"""What is refused, or warned about, before anything runs: got, expected, how to mend."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+
+from thalweg.algorithm.base import Facts, PeerAlgorithm
+from thalweg.algorithm.step import LocalStep, PerAgent
+from thalweg.message.combine import Edges, Mix, Pull, Push
+from thalweg.network import Network
+from thalweg.problem import Problem
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'ring'?)` or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def check_arguments(problem, algorithm, network, rounds, every) -> None:
+    """Types and sizes of what was passed to `solve`."""
+    for value, kind, name in ((problem, Problem, "problem"), (network, Network, "network")):
+        if not isinstance(value, kind):
+            raise TypeError(f"solve: got {type(value).__name__} as {name}, expected a thalweg {kind.__name__}")
+    if isinstance(algorithm, type):
+        raise TypeError(f"solve: got the class {algorithm.__name__}, expected an object: write {algorithm.__name__}()")
+    if not isinstance(algorithm, PeerAlgorithm):
+        raise TypeError(f"solve: got {type(algorithm).__name__} as algorithm, expected one of tw.algorithms")
+    if problem.n != network.n:
+        raise ValueError(
+            f"solve: the problem has {problem.n} agents and the network {network.n}; build the network with n={problem.n}"
+        )
+    if not isinstance(rounds, int | np.integer) or rounds < 0:
+        raise ValueError(f"solve: rounds={rounds!r}, expected a whole number ≥ 0")
+    if every is not None and (not isinstance(every, int | np.integer) or every < 1):
+        raise ValueError(f"solve: every={every!r}, expected a whole number ≥ 1, or None")
+
+
+def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
+    """The network has what the algorithm needs."""
+    name, facts, rules = type(algorithm).__name__, network.facts, algorithm.combine.values()
+    if "undirected" in algorithm.needs and network.directed:
+        raise ValueError(
+            f"{name} needs an undirected network, got the directed {network.name}; use a method for directed graphs "
+            "(PushPull, PushDIGing, PushSum) or make the edges two-way"
+        )
+    if any(isinstance(rule, Edges) for rule in rules) and network.directed:
+        raise ValueError(f"{name} sends a message of its own over every edge and back, got the directed {network.name}")
+    if any(isinstance(rule, Mix) for rule in rules):
+        if network.mixing is None:
+            raise ValueError(
+                f"{name} mixes with doubly stochastic weights, which {network.name} does not have; use a method for directed "
+                "graphs (PushPull, PushDIGing, PushSum) or give a matrix: network.with_weights(W)"
+            )
+        for need, what in (("doubly_stochastic", "doubly stochastic"), ("symmetric", "symmetric")):
+            if need in algorithm.needs and not getattr(facts, need):
+                raise ValueError(
+                    f"{name} needs {what} mixing weights, got {network.weights} weights on {network.name} which are not; "
+                    "use network.with_weights('metropolis')"
+                )
+    if "positive_definite" in algorithm.needs and facts.lambda_min is not None and facts.lambda_min <= 0:
+        raise ValueError(
+            f"{name} needs λ_min(W) > 0, got {facts.lambda_min:.4g}; use network.with_weights('lazy_metropolis')"
+        )
+    kind = type(network.schedule).__name__
+    if "fixed" in algorithm.needs and kind != "Fixed":
+        raise ValueError(f"{name} needs a network that does not change, got the schedule {network.schedule}")
+    if kind == "Gossip" and any(isinstance(rule, Pull | Push) for rule in rules):
+        raise ValueError(f"{name} needs row- or column-stochastic weights, which pairwise gossip does not have")
+
+
+def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:
+    """The problem has what the algorithm needs; a smooth regulariser is folded into the losses where it must be."""
+    name = type(algorithm).__name__
+    if "measurements" in algorithm.needs and not hasattr(problem.local, "measurement"):
+        if not _has_measurements(problem):
+            raise TypeError(
+                f"{name} computes with measurements, got a {type(problem).__name__}; use tw.Measurements(values), or an "
+                "optimisation method such as tw.GradientTracking()"
+            )
+    if problem.regularizer is None or "regularizer" in algorithm.handles:
+        return problem
+    if problem.regularizer.smooth:
+        return problem.folded()
+    raise ValueError(
+        f"{name} has no prox, got the non-smooth regulariser {type(problem.regularizer).__name__}; use tw.PGEXTRA() or "
+        "tw.NIDS(), or a smooth regulariser such as tw.l2"
+    )
+
+
+def _has_measurements(problem: Problem) -> bool:
+    from thalweg.problem import Measurements
+
+    return isinstance(problem, Measurements)
+
+
+def check_steps(algorithm: PeerAlgorithm) -> None:
+    """Step sizes and penalties are positive numbers, and per agent only where the method allows it."""
+    name = type(algorithm).__name__
+    for field in dataclasses.fields(algorithm):
+        value = getattr(algorithm, field.name)
+        if isinstance(value, PerAgent | LocalStep) and "local_steps" not in algorithm.handles:
+            raise ValueError(
+                f"{name}({field.name}=…): the limit would depend on the agents' own step sizes; give one number, or use a "
+                "method that allows them (tw.NIDS, tw.AugDGM)"
+            )
+        if field.name not in ("step_size", "penalty"):
+            continue
+        values = value.values if isinstance(value, PerAgent) else value.fraction if isinstance(value, LocalStep) else value
+        if values is not None and not (np.isfinite(values).all() and (np.asarray(values) > 0).all()):
+            raise ValueError(f"{name}({field.name}={values!r}): expected a positive number, or None for the default")
+
+
+def step_warnings(algorithm: PeerAlgorithm, facts: Facts, network: Network) -> list[str]:
+    """What is worth a warning: steps above the provable bound, failures under which the method is biased."""
+    name, texts = type(algorithm).__name__, []
+    step = getattr(algorithm, "step_size", None)
+    bound = algorithm.step_bound(facts) if facts.smoothness is not None else None
+    largest = step.values.max() if isinstance(step, PerAgent) else step
+    if bound is not None and isinstance(largest, float | np.floating) and largest > bound * (1 + 1e-9):
+        texts.append(f"{name}: step_size {largest:.4g} is above the provable bound {bound:.4g}; the run may diverge")
+    inexact = network.failures.kinds - algorithm.exact_under
+    if inexact and algorithm.claims.exact:
+        texts.append(
+            f"{name} is exact under {_listing(algorithm.exact_under)}, not under {_listing(inexact)}: its limit is biased "
+            "here; tw.EdgeADMM stays exact under every kind of failure"
+        )
+    return texts
+
+
+def _listing(kinds: frozenset[str]) -> str:
+    names = {
+        "symmetric": "symmetric loss",
+        "independent": "loss per direction",
+        "asleep": "sleeping agents",
+        "delay": "delays",
+    }
+    return ", ".join(names[kind] for kind in sorted(kinds)) or "no failures"

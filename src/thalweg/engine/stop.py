@@ -1,0 +1,129 @@
+"""When to stop: no significant progress and strong agreement, both, with patience.
+
+Two evaluations of the same rule:
+
+- from global measures, in the simulated engines (`Stop()`), at recorded rounds;
+- distributed (`Stop(distributed=True)`), from what an agent can know. Rounds are grouped in windows of T ≥ diameter.
+  At the start of a window every agent sets its flag to "calm" (it moved less than `progress` per round over the last
+  window) and digests its estimate to a few random projections, the same for everybody. During the window flags spread
+  by min-consensus, the projections by max- and min-consensus; an agent that misses a message from a neighbour clears
+  its flag. After T rounds, an agent whose flag still stands has heard of everybody: the spread of every projection
+  bounds the disagreement. After `patience` such windows in a row it stops and says so; who hears it stops too.
+
+Soundness under loss: by induction over the hops of a path from l to i, after t rounds the agent at hop t has l's values
+or a cleared flag; so a standing flag at i after T ≥ diameter rounds means that i has heard everybody, and nobody
+stops before all agree. Without loss, and with everybody awake, all flags are equal and all stop in the same round.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from thalweg.message.payload import PROJECTIONS
+
+from .keys import Stream, round_key
+from .metrics import Snapshot
+from .weather import Conditions
+from .world import World
+
+
+class Stop(eqx.Module):
+    """Stop when the agents no longer move and agree with each other.
+
+    Attributes:
+        progress: largest movement per round, relative to 1 + ‖x‖ (root mean square over agents).
+        agreement: largest consensus error, relative to 1 + ‖x‖.
+        patience: how many records (windows, when distributed) in a row both must hold.
+        distributed: decide from what agents know (module docstring) instead of from global measures.
+        diameter: T, a bound on the diameter for the distributed rule; the network's own when None.
+    """
+
+    progress: float = 1e-8
+    agreement: float = 1e-8
+    patience: int = eqx.field(static=True, default=3)
+    distributed: bool = eqx.field(static=True, default=False)
+    diameter: int | None = None
+
+    def __check_init__(self):
+        for name in ("progress", "agreement"):
+            value = getattr(self, name)
+            if isinstance(value, float | int) and not value > 0:
+                raise ValueError(f"Stop({name}={value!r}): expected a positive tolerance")
+        if self.patience < 1:
+            raise ValueError(f"Stop(patience={self.patience}): expected at least 1")
+        if isinstance(self.diameter, int) and self.diameter < 1:
+            raise ValueError(f"Stop(diameter={self.diameter}): expected at least 1")
+
+
+def settled(stop: Stop, snapshot: Snapshot) -> Bool[Array, ""]:
+    """Whether both conditions hold in this record, from global measures."""
+    calm = snapshot.movement <= stop.progress * snapshot.scale
+    return calm & (snapshot.consensus_error <= stop.agreement * snapshot.scale)
+
+
+class Flags(eqx.Module):
+    """An agent's part in the distributed rule; agent axis first.
+
+    `anchor` is the estimate at the start of the window, `low` and `high` the projections heard so far, `standing`
+    the flag, `windows` how many windows in a row were agreed, `done` the decision.
+    """
+
+    anchor: Float[Array, "n d"]
+    low: Float[Array, "n projections"]
+    high: Float[Array, "n projections"]
+    standing: Bool[Array, " n"]
+    windows: Int[Array, " n"]
+    done: Bool[Array, " n"]
+
+
+def first_flags(estimates: Float[Array, "n d"]) -> Flags:
+    """Before the first window nobody is calm."""
+    n = estimates.shape[0]
+    nothing = jnp.zeros((n, PROJECTIONS), estimates.dtype)
+    no = jnp.zeros(n, bool)
+    return Flags(estimates, nothing, nothing, no, jnp.zeros(n, jnp.int32), no)
+
+
+def exchange_flags(
+    stop: Stop, run: PRNGKeyArray, world: World, flags: Flags, weather: Conditions, estimates, k, everyone
+) -> Flags:
+    """One round of the distributed rule: headers travel with the round's first message."""
+    window = jnp.asarray(stop.diameter, jnp.int32)
+    low, high, standing, done = everyone((flags.low, flags.high, flags.standing, flags.done))
+    heard, mask = weather.arrived, world.mask
+    at = world.neighbours
+
+    def spread(own, theirs, pick):
+        theirs = jnp.where(heard[..., None], theirs[at], own[:, None])
+        return pick(jnp.concatenate([own[:, None], theirs], axis=1), axis=1)
+
+    low, high = spread(flags.low, low, jnp.min), spread(flags.high, high, jnp.max)
+    complete = jnp.all(heard | ~mask, axis=1) & weather.awake
+    standing = flags.standing & complete & jnp.all(standing[at] | ~heard, axis=1)
+    done = flags.done | jnp.any(done[at] & heard, axis=1)
+
+    norm = jnp.sqrt(jnp.sum(estimates**2, axis=1))
+    agreed = standing & jnp.all(high - low <= (stop.agreement * (1 + norm))[:, None], axis=1)
+    windows = jnp.where(agreed, flags.windows + 1, 0)
+    moved = jnp.sqrt(jnp.sum((estimates - flags.anchor) ** 2, axis=1))
+    calm = moved <= stop.progress * (1 + norm) * window
+    digest = _project(run, k + 1, estimates)
+
+    last = (k + 1) % window == 0
+    choose = lambda a, b: jnp.where(last, a, b)  # noqa: E731
+    return Flags(
+        anchor=choose(estimates, flags.anchor),
+        low=choose(digest, low),
+        high=choose(digest, high),
+        standing=choose(calm, standing),
+        windows=choose(windows, flags.windows),
+        done=done | (last & (windows >= stop.patience)),
+    )
+
+
+def _project(run, k, estimates):
+    """Random sign projections, the same for all agents, new in every window."""
+    d = estimates.shape[1]
+    signs = jax.random.rademacher(round_key(run, Stream.STOP, k), (d, PROJECTIONS), dtype=estimates.dtype)
+    return estimates @ signs

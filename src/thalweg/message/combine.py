@@ -1,0 +1,75 @@
+"""Combine rules: what becomes of the messages that reach an agent.
+
+An algorithm states one rule per field of its message. The engine evaluates them over padded neighbour slots, in
+order of agent id, so that every engine adds the same numbers in the same order.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Int
+
+
+class Combine(eqx.Module):
+    """A rule that turns what arrived for one field of a message into what `receive` sees in its inbox."""
+
+
+class Mix(Combine):
+    """Σ_j w_ij m_j over neighbours and oneself, with the network's mixing weights.
+
+    The weight of a message that does not arrive goes to one's own message, so that rows of W_k still sum to one.
+    """
+
+
+class Pull(Combine):
+    """Σ_j a_ij m_j with row-stochastic weights A, which a receiver can choose alone on a directed graph."""
+
+
+class Push(Combine):
+    """Σ_j b_ij m_j with column-stochastic weights B, applied by the sender.
+
+    Under loss the sender keeps one running sum per out-edge and the receiver takes differences, so that mass is
+    delayed and never lost.
+    """
+
+
+class Sum(Combine):
+    """Σ_j m_j over the neighbours whose message arrived, unweighted, oneself excluded. Arrives as `Summed`."""
+
+
+class Neighbours(Combine):
+    """The stack of the neighbours' newest messages, `[max_degree, ...]` with a mask. Arrives as `Stack`."""
+
+
+class Edges(Combine):
+    """A different message for each neighbour: the sender's field has a leading slot axis `[max_degree, ...]`.
+
+    The engine routes what i wrote for j into j's slot for i. Arrives as `Stack`; a slot keeps its newest message.
+    """
+
+
+class Mean(Combine):
+    """Server: the weighted mean over the cohort of what clients sent."""
+
+
+class Rows(Combine):
+    """Server: sparse coupling. A message is the entries of the rows that an agent touches, summed by row in id order."""
+
+
+class Summed(NamedTuple):
+    """What `Sum` puts into the inbox: `total` like one message, `count` of messages that arrived."""
+
+    total: Any
+    count: Int[Array, ""]
+
+
+class Stack(NamedTuple):
+    """What `Neighbours` and `Edges` put into the inbox.
+
+    `values` has a leading slot axis `[max_degree, ...]`; `mask [max_degree]` is true where a message has ever arrived;
+    `fresh [max_degree]` is true where one arrived in this round.
+    """
+
+    values: Any
+    mask: Bool[Array, " slots"]
+    fresh: Bool[Array, " slots"]

@@ -1,0 +1,134 @@
+"""Stages: what is done to a message between an algorithm and the wire.
+
+    encode(state, message, key) → (state, wire, sent)        at the sender
+    decode(wire) → message                                   at the receiver
+
+`sent` is the message as a receiver will decode it: encode promises sent = decode(wire). A stage's state belongs to
+the sender and advances when the message is sent, whether or not it arrives.
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+
+class Stage(eqx.Module):
+    """One transformation of a message. Encodings have a fixed size.
+
+    Class attribute:
+        linear: sums may be taken on the wire, decode(Σ wire) = Σ decode(wire).
+    """
+
+    linear: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def init(self, spec: Any) -> Any:
+        """The sender's state for messages shaped like `spec` (a pytree of `jax.ShapeDtypeStruct`)."""
+
+    @abc.abstractmethod
+    def encode(self, state: Any, message: Any, key: PRNGKeyArray) -> tuple[Any, Any, Any]:
+        """(state, wire, sent)."""
+
+    @abc.abstractmethod
+    def decode(self, wire: Any, spec: Any) -> Any:
+        """The message, shaped like `spec`."""
+
+
+class Identity(Stage):
+    """The message itself."""
+
+    linear: ClassVar[bool] = True
+
+    def init(self, spec):
+        return ()
+
+    def encode(self, state, message, key):
+        return state, message, message
+
+    def decode(self, wire, spec):
+        return wire
+
+
+class Cast(Stage):
+    """Every floating leaf is rounded to a shorter dtype on the wire: half or a quarter of the bytes.
+
+    Rounding is deterministic and biased by at most half a unit in the last place of `dtype`; values beyond its range
+    become infinite, so that overflow ends a run instead of passing unnoticed.
+    """
+
+    dtype: str = eqx.field(static=True, default="float32")
+
+    def __check_init__(self):
+        if self.dtype not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"Cast(dtype={self.dtype!r}): expected 'float32', 'float16' or 'bfloat16'")
+
+    def init(self, spec):
+        return ()
+
+    def encode(self, state, message, key):
+        wire = jax.tree.map(lambda leaf: leaf.astype(self.dtype) if _is_float(leaf) else leaf, message)
+        return state, wire, self.decode(wire, message)
+
+    def decode(self, wire, spec):
+        return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), wire, spec)
+
+
+class Chain(Stage):
+    """Stages one after another: the first one sees the algorithm's message, the last one writes the wire."""
+
+    stages: tuple[Stage, ...]
+
+    def init(self, spec):
+        states = []
+        for stage in self.stages:
+            state = stage.init(spec)
+            spec = jax.eval_shape(lambda m, stage=stage, state=state: stage.encode(state, m, _some_key())[1], spec)
+            states.append(state)
+        return tuple(states)
+
+    def encode(self, state, message, key):
+        states, wire, specs = [], message, []
+        for index, (stage, own) in enumerate(zip(self.stages, state, strict=True)):
+            specs.append(wire)
+            own, wire, _ = stage.encode(own, wire, jax.random.fold_in(key, index))
+            states.append(own)
+        sent = wire
+        for stage, spec in zip(reversed(self.stages), reversed(specs), strict=True):
+            sent = stage.decode(sent, spec)
+        return tuple(states), wire, sent
+
+    def decode(self, wire, spec):
+        specs = [spec]
+        for stage in self.stages[:-1]:
+            encode = lambda m, stage=stage: stage.encode(stage.init(m), m, _some_key())[1]  # noqa: E731
+            specs.append(jax.eval_shape(encode, specs[-1]))
+        for stage, like in zip(reversed(self.stages), reversed(specs), strict=True):
+            wire = stage.decode(wire, like)
+        return wire
+
+
+def identity() -> Identity:
+    """No change: the pipeline that equals no pipeline."""
+    return Identity()
+
+
+def cast(dtype: str = "float32") -> Cast:
+    """Send floats as `dtype`: "float32", "float16" or "bfloat16"."""
+    return Cast(dtype)
+
+
+def chain(*stages: Stage) -> Stage:
+    """Compose stages, the first one nearest to the algorithm."""
+    return stages[0] if len(stages) == 1 else Chain(stages)
+
+
+def _is_float(leaf) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _some_key() -> PRNGKeyArray:
+    return jax.random.key(0)  # only for shapes; never used to draw

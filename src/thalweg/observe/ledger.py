@@ -1,0 +1,45 @@
+"""What a run cost: messages, payload bytes, time."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """Communication and time of a run.
+
+    Attributes:
+        messages: `[n]` messages that each agent put on its links, lost ones included.
+        message_bytes: payload of one message (all phases of a round together), from shapes.
+        header_bytes: fixed-size header of one message (round, epoch, sequence, stop flags), counted apart.
+        report_bytes: what the agents reported to the experiment (`report=`), all together.
+        seconds: wall-clock time of the rounds, compilation apart.
+        compile_seconds: time of the first call, which compiles.
+    """
+
+    messages: np.ndarray
+    message_bytes: int
+    header_bytes: int
+    report_bytes: int
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def bytes(self) -> np.ndarray:
+        """`[n]` payload bytes that each agent sent."""
+        return self.messages * self.message_bytes
+
+    @property
+    def header(self) -> np.ndarray:
+        """`[n]` header bytes that each agent sent."""
+        return self.messages * self.header_bytes
+
+
+def human_bytes(count: float) -> str:
+    """1536 → "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

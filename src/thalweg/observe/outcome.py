@@ -1,0 +1,24 @@
+"""How a run can end, and what to do about it."""
+
+import enum
+
+
+class Outcome(enum.Enum):
+    """Why a run ended. `remedy` says what helps when it is not what was wanted."""
+
+    CONVERGED = "converged"
+    ROUND_LIMIT = "round limit"
+    DIVERGED = "diverged"
+    NOT_FINITE = "not finite"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def remedy(self) -> str:
+        """One sentence for the user; empty when nothing is wrong."""
+        return {
+            Outcome.CONVERGED: "",
+            Outcome.ROUND_LIMIT: "Give it more rounds, a looser stop rule, or a method or network that mixes faster.",
+            Outcome.DIVERGED: "Use a smaller step size (the default is safe), or check the weights of the network.",
+            Outcome.NOT_FINITE: "Use a smaller step size, or look at the agent's data; engine='debug' shows the inputs.",
+            Outcome.INTERRUPTED: "Continue with resume=True (or `thalweg resume RUN`).",
+        }[self]

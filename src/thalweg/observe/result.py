@@ -1,0 +1,121 @@
+"""What a run returns."""
+
+import dataclasses
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .history import History
+from .ledger import Ledger, human_bytes
+from .outcome import Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The answer, how it was reached, and what it cost.
+
+    Attributes:
+        x: the answer: the mean of the agents' estimates, in the structure of x0.
+        agents: every agent's own estimate, like x with a leading axis n.
+        outcome: why the run ended; `reason` says it in a sentence, naming agent and round where one is to blame.
+        rounds: rounds done.
+        history: what was measured, record by record.
+        ledger: messages, bytes, seconds.
+        algorithm: the algorithm with every hyper-parameter filled in (the step size that was used, for example).
+        names: the agents' names.
+        graph: what reports draw: "edges" `[E, 2]`, "positions" `[n, 2]` or None, "directed", "facts" (name → value).
+        config: what was run, as plain data: problem, network, engine, seed, stop rule, versions.
+        reference: the central solution that gaps are measured against, or None.
+        warnings: what was said before the run.
+        records: the agents' records, to continue from with `solve(start=result)`.
+    """
+
+    x: Any
+    agents: Any
+    outcome: Outcome
+    reason: str
+    rounds: int
+    history: History
+    ledger: Ledger
+    algorithm: Any
+    names: tuple[str, ...]
+    graph: dict[str, Any]
+    config: dict[str, Any]
+    reference: Any = None
+    warnings: tuple[str, ...] = ()
+    records: Any = dataclasses.field(default=None, repr=False)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the stop rule ended the run."""
+        return self.outcome is Outcome.CONVERGED
+
+    def summary(self) -> list[tuple[str, str]]:
+        """(what, value) lines of the printed result."""
+        last = {name: column[-1] for name, column in self.history.scalars.items()} if len(self.history) else {}
+        show = lambda name: f"{last[name]:.6g}"  # noqa: E731
+        lines = [("outcome", f"{self.outcome.value}: {self.reason}"), ("rounds", f"{self.rounds:,}")]
+        for name, label in (
+            ("objective", "objective"),
+            ("gap", "gap to the optimum"),
+            ("error", "distance to the optimum"),
+            ("consensus_error", "consensus error"),
+            ("optimality", "optimality residual"),
+        ):
+            if name in last and np.isfinite(last[name]):
+                lines.append((label, show(name)))
+        sent, n = self.ledger.bytes, len(self.names)
+        per_agent = human_bytes(sent.max()) if sent.size else "0 B"
+        lines.append(("sent", f"{human_bytes(sent.sum())} by {n:,} agents, {per_agent} by the busiest"))
+        lines.append(("algorithm", describe(self.algorithm)))
+        lines.append(("network", str(self.config.get("network", ""))))
+        speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")
+        lines.append(("time", f"{self.ledger.seconds:.2f} s ({speed:,.0f} rounds/s), compiled in {self.ledger.compile_seconds:.1f} s"))
+        lines += [("warning", text) for text in self.warnings]
+        if self.outcome.remedy:
+            lines.append(("remedy", self.outcome.remedy))
+        return lines
+
+    def __str__(self) -> str:
+        width = max(len(label) for label, _ in self.summary())
+        return "\n".join(f"{label:<{width}}  {value}" for label, value in self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(label)}</th><td>{html.escape(value)}</td></tr>"
+            for label, value in self.summary()
+        )
+        return f"<table>{rows}</table>"
+
+    def report(self, path: str | Path, tables: tuple = ()) -> Path:
+        """Write one self-contained HTML file that works without a network; see `thalweg.observe.write_report`."""
+        from .report import write_report
+
+        return write_report(self, path, tables)
+
+    def plot(self, path: str | Path | None = None):
+        """The report's figures as a picture (needs the extra "plot"); see `thalweg.observe.plot`."""
+        from .plot import plot
+
+        return plot(self, path)
+
+
+def describe(algorithm: Any) -> str:
+    """`GradientTracking(step_size=0.1, order='atc')`: fields that are set, floats to four digits."""
+    parts = []
+    for field in dataclasses.fields(algorithm):
+        value = getattr(algorithm, field.name)
+        if value is None or value is False:
+            continue
+        if isinstance(value, float):
+            value = f"{value:.4g}"
+        elif hasattr(value, "values") and np.ndim(getattr(value, "values", None)) == 1:
+            value = f"{np.min(value.values):.4g}…{np.max(value.values):.4g} per agent"
+        else:
+            value = repr(value)
+        parts.append(f"{field.name}={value}")
+    return f"{type(algorithm).__name__}({', '.join(parts)})"

@@ -1,0 +1,47 @@
+"""What is to be minimised: one agent's data and oracle, constants, a central reference, heterogeneity."""
+
+from thalweg.problem import losses
+from thalweg.problem.base import Local, Problem
+from thalweg.problem.consensus import Consensus
+from thalweg.problem.constants import Constants, estimate_constants
+from thalweg.problem.empirical_risk import EmpiricalRisk
+from thalweg.problem.heterogeneity import Heterogeneity, heterogeneity
+from thalweg.problem.measurements import Measurements
+from thalweg.problem.quadratic import quadratic
+from thalweg.problem.reference import Reference, reference
+from thalweg.problem.regularizer import (
+    Regularizer,
+    box,
+    elastic_net,
+    group_lasso,
+    l1,
+    l2,
+    nonnegative,
+    regularizer,
+    simplex,
+)
+
+__all__ = [
+    "Consensus",
+    "Constants",
+    "EmpiricalRisk",
+    "Heterogeneity",
+    "Local",
+    "Measurements",
+    "Problem",
+    "Reference",
+    "Regularizer",
+    "box",
+    "elastic_net",
+    "estimate_constants",
+    "group_lasso",
+    "heterogeneity",
+    "l1",
+    "l2",
+    "losses",
+    "nonnegative",
+    "quadratic",
+    "reference",
+    "regularizer",
+    "simplex",
+]
