@@ -11,6 +11,7 @@ import numpy as np
 from thalweg.message.payload import pack
 
 from . import loop
+from .executor import Vectorised
 from .fence import isolate
 from .metrics import estimates
 from .peer_round import restart_agents
@@ -86,40 +87,49 @@ class Debug(eqx.Module):
     deterministic: bool = True
     name = "debug"
 
+    def open(self) -> "Debugger":
+        """A session: roles are compiled once in it."""
+        return Debugger(OneByOne(self.check), self.deterministic)
+
+
+class Debugger:
+    """One run under the debug engine. `executor.wire` has the bytes that were really packed."""
+
+    name = "debug"
+
+    def __init__(self, executor: OneByOne, deterministic: bool):
+        self.executor, self.deterministic = executor, deterministic
+
     def begin(self, e, rules):
         """(local, shared) before round 0."""
-        return loop.begin(OneByOne(self.check), e, rules)
+        return loop.begin(self.executor, e, rules)
 
     def enter(self, e, rules, agents, k):
         """(local, shared) around agents that restart at round k."""
-        executor = OneByOne(self.check)
-        return loop.enter(executor, e, rules, restart_agents(executor, e, agents, k), k)
+        return loop.enter(self.executor, e, rules, restart_agents(self.executor, e, agents, k), k)
 
     def estimates(self, e, agents):
         """`[n, d]` every agent's answer."""
-        return estimates(OneByOne(self.check), e, agents)
+        return estimates(self.executor, e, agents)
 
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
-        executor, records = OneByOne(self.check), None
-        report = loop.no_report(executor, e, rules, local)
-        while int(shared.round) < until and not (bool(shared.done) or bool(shared.broken)):
-            if records is not None and int(records.count) >= loop.CAPACITY:
-                break
-            target = min(until, (int(shared.round) // int(rules.every) + 1) * int(rules.every))
-            k = int(shared.round)
+        executor, every = self.executor, int(rules.every)
+        shapes = Vectorised(jnp.asarray(0, jnp.uint32), self.deterministic)  # only to find shapes; nothing is checked
+        report = loop.no_report(shapes, e, rules, local)
+        records = loop.no_records(shapes, e, rules, local, shared)
+        k = int(shared.round)
+        while k < until and not (bool(shared.done) or bool(shared.broken)) and int(records.count) < loop.CAPACITY:
+            target = min(until, (k // every + 1) * every)
             while k < target and not loop.all_done(executor, local):
                 try:
                     local, info = loop.one_round(executor, e, rules, local, jnp.asarray(k, jnp.int32))
                 except RoleFailure as failure:
                     failure.add_note(f"in round {k}")
                     raise
-                report = loop.reported(executor, rules, info)
-                k += 1
+                report, k = loop.reported(executor, rules, info), k + 1
             shared = eqx.tree_at(lambda s: s.round, shared, jnp.asarray(k, jnp.int32))
             local, shared, snapshot = loop.record(executor, e, rules, local, shared)
-            if records is None:
-                records = loop.empty_records(rules, snapshot, local.agents.sent, report)
             records = loop.append(rules, records, snapshot, shared.round, local.agents.sent, report)
         return local, shared, records
 

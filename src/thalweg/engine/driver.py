@@ -61,9 +61,8 @@ def drive(
                 return Outcome.INTERRUPTED, f"stopped by hand after round {run.round}"
             start, before = time.monotonic(), run.round
             try:
-                local, shared, records = run.engine.advance(
-                    run.experiment, run.rules, run.local, run.shared, min(rounds, before + length)
-                )
+                until = min(rounds, _next_record(run, before + length))
+                local, shared, records = run.engine.advance(run.experiment, run.rules, run.local, run.shared, until)
             except RoleFailure as failure:
                 _save(run, folder, meta, tabulate.messages)
                 note = " ".join(getattr(failure, "__notes__", ()))
@@ -89,6 +88,12 @@ def drive(
     if bool(run.shared.done):
         return Outcome.CONVERGED, f"no more progress and in agreement at round {run.round}"
     return Outcome.ROUND_LIMIT, f"all {rounds} rounds done"
+
+
+def _next_record(run: Run, k: int) -> int:
+    """The first round from `k` on that is recorded: chunks end there, so that their length leaves no trace."""
+    every = int(run.rules.every)
+    return -(-k // every) * every
 
 
 def _next_length(length: int, done: int, elapsed: float) -> int:
@@ -132,7 +137,7 @@ def _last(records):
 def _stage(run: Run, k: int) -> str:
     """Which role of which agent made the first value that is not finite, by replaying one round role by role."""
     try:
-        Debug().advance(run.experiment, run.rules, run.local, run.shared, k + 1)
+        Debug().open().advance(run.experiment, run.rules, run.local, run.shared, k + 1)
     except RoleFailure as failure:
         return f" (first in role {failure.role!r})"
     return ""

@@ -1,52 +1,86 @@
-"""The fence: floating-point results that do not depend on what a compiler fuses around them.
+"""The fence: floating-point results that do not depend on what a compiler fuses.
 
-XLA on the CPU contracts a·b + c into one fused multiply-add wherever both land in one kernel, so the same role
-function can differ by an ulp between a program that runs it alone and one that runs it inside a loop. `isolate` puts
-a role into the body of a `while` whose trip count (one) is known only at run time, and passes its inputs and outputs
-through an exclusive-or with a zero that depends on the loop counter. The body is then compiled by itself: nothing can
-be fused across it, and nothing can be hoisted out of it.
+XLA on the CPU contracts a·b + c into one fused multiply-add wherever product and sum land in one kernel, and picks either
+product of a·b + c·d. The same role can so differ by an ulp between a program that runs it for one agent and one that
+runs it for all. `isolate` rules both out:
+
+- every product is passed through an exclusive-or of its bits with a zero that is only known at run time, so that no
+  product can be contracted into a sum;
+- the role becomes the body of a `while` whose trip count (one) is only known at run time, and whose zero depends on the
+  loop counter, so that it is compiled by itself: nothing is fused across it, nothing hoisted out of it.
+
+Optimisation barriers do neither: the CPU pipeline removes them before it fuses.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, UInt32
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
+_PRODUCTS = {"mul", "integer_pow", "square"}
+# Calls that are transparent: their bodies are fenced too. Loops and branches are left as they are.
+_BODIES = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr",
+           "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}  # fmt: skip
 
 
 def isolate(role: Callable, zero: UInt32[Array, ""]) -> Callable:
-    """`role`, compiled by itself. `zero` must be a traced 0 (an argument of the program, not a constant)."""
+    """`role`, compiled by itself and without contractions. `zero` must be a traced 0, an argument of the program."""
 
     def isolated(*args):
-        shapes = jax.eval_shape(role, *args)
-        blank = jax.tree.map(lambda leaf: jnp.empty(leaf.shape, leaf.dtype), shapes)
+        jaxpr, shapes = jax.make_jaxpr(role, return_shape=True)(*args)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        structure = jax.tree.structure(shapes)
 
         def body(carry):
             i, _ = carry
             inside = i * zero
-            return i + 1, _cross(role(*_cross(args, inside)), inside)
+            leaves = [_cross(leaf, inside) for leaf in jax.tree.leaves(args)]
+            results = _evaluate(jaxpr.jaxpr, jaxpr.consts, leaves, inside)
+            return i + 1, jax.tree.unflatten(structure, [_cross(leaf, inside) for leaf in results])
 
         return jax.lax.while_loop(lambda carry: carry[0] < zero + 1, body, (zero, blank))[1]
 
     return isolated
 
 
-def _cross(tree, zero):
-    return jax.tree.map(lambda leaf: _cross_leaf(leaf, zero), tree)
+def _evaluate(jaxpr, consts, args, zero) -> list[Any]:
+    """`jaxpr` applied to `args`, with every floating product fenced."""
+    known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+    read = lambda atom: atom.val if isinstance(atom, Literal) else known[atom]  # noqa: E731
+    for equation in jaxpr.eqns:
+        inputs, primitive = [read(atom) for atom in equation.invars], equation.primitive
+        body = equation.params.get(_BODIES.get(primitive.name, ""))
+        if body is not None:
+            outputs = _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, zero)
+        else:
+            outputs = _bind(jaxpr, equation, inputs)
+        if primitive.name in _PRODUCTS:
+            outputs = [_cross(out, zero) if jnp.issubdtype(out.dtype, jnp.floating) else out for out in outputs]
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
 
 
-def _cross_leaf(leaf, zero):
+def _bind(jaxpr, equation, inputs) -> list[Any]:
+    """One equation, as a program of its own."""
+    variables = list(dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, Literal)))
+    values = {atom: value for atom, value in zip(equation.invars, inputs, strict=True) if not isinstance(atom, Literal)}
+    alone = jaxpr.replace(
+        constvars=[], invars=variables, outvars=list(equation.outvars), eqns=[equation], debug_info=None
+    )
+    return jaxpr_as_fun(ClosedJaxpr(alone, []))(*(values[atom] for atom in variables))
+
+
+def _cross(leaf, zero):
+    """`leaf`, its bits combined with `zero` by exclusive-or."""
     leaf = jnp.asarray(leaf)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = jax.random.key_data(leaf)
-        return jax.random.wrap_key_data(data ^ zero.astype(data.dtype), impl=jax.random.key_impl(leaf))
     if leaf.dtype == bool:
         return leaf ^ (zero != 0)
     if jnp.issubdtype(leaf.dtype, jnp.integer):
         return leaf ^ zero.astype(leaf.dtype)
     unsigned = _UNSIGNED[leaf.dtype.itemsize]
-    return jax.lax.bitcast_convert_type(
-        jax.lax.bitcast_convert_type(leaf, unsigned) ^ zero.astype(unsigned), leaf.dtype
-    )
+    bits = jax.lax.bitcast_convert_type(leaf, unsigned) ^ zero.astype(unsigned)
+    return jax.lax.bitcast_convert_type(bits, leaf.dtype)

@@ -5,6 +5,7 @@ draws it from its operating system.
 """
 
 import enum
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ def round_key(run: PRNGKeyArray, stream: Stream, k: Int[Array, ""] | int, phase:
     return _fold(run, int(stream), k, phase)
 
 
+@functools.partial(jax.jit, static_argnames=("stream", "phase", "role"))
 def agent_keys(
     run: PRNGKeyArray, stream: Stream, k: Int[Array, ""] | int, phase: int, ids: Int[Array, " n"], role: Role
 ) -> PRNGKeyArray:

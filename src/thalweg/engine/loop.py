@@ -130,9 +130,7 @@ def advance(executor, e: Experiment, rules: Rules, local: Local, shared: Shared,
         _, shared, records = carry
         return (shared.round < until) & ~shared.done & ~shared.broken & (records.count < CAPACITY)
 
-    shapes = jax.eval_shape(lambda: record(executor, e, rules, local, shared)[2])
-    records = empty_records(rules, shapes, executor.everyone(local.agents.sent), no_report(executor, e, rules, local))
-    return jax.lax.while_loop(more, segment, (local, shared, records))
+    return jax.lax.while_loop(more, segment, (local, shared, no_records(executor, e, rules, local, shared)))
 
 
 def all_done(executor, local: Local) -> Bool[Array, ""]:
@@ -160,15 +158,15 @@ def _trim(rules, snapshot):
     return eqx.tree_at(lambda s: (s.loss, s.disagreement), snapshot, (jnp.zeros(0), jnp.zeros(0)))
 
 
-def empty_records(rules, shapes, sent, report) -> Records:
-    """An empty buffer for records shaped like `shapes`."""
+def no_records(executor, e, rules, local: Local, shared: Shared) -> Records:
+    """An empty buffer."""
+    shapes = jax.eval_shape(lambda: _trim(rules, record(executor, e, rules, local, shared)[2]))
     blank = lambda leaf: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype)  # noqa: E731
-    shapes = jax.eval_shape(lambda s: _trim(rules, s), shapes)
     return Records(
         round=jnp.zeros(CAPACITY, jnp.int32),
         snapshot=jax.tree.map(blank, shapes),
-        sent=blank(sent),
-        report=jax.tree.map(blank, report),
+        sent=blank(executor.everyone(local.agents.sent)),
+        report=jax.tree.map(blank, no_report(executor, e, rules, local)),
         count=jnp.asarray(0, jnp.int32),
     )
 

@@ -29,6 +29,10 @@ class Simulated(eqx.Module):
     deterministic: bool = False
     name = "simulated"
 
+    def open(self) -> "Simulated":
+        """A session of this engine: itself."""
+        return self
+
     def begin(self, e, rules):
         """(local, shared) before round 0."""
         return _begin(_executor(self.deterministic), e, rules)
@@ -60,6 +64,10 @@ class Sharded(eqx.Module):
     devices: int | None = None
     deterministic: bool = False
     name = "sharded"
+
+    def open(self) -> "Sharded":
+        """A session of this engine: itself."""
+        return self
 
     def begin(self, e, rules):
         """(local, shared) before round 0."""

@@ -96,7 +96,7 @@ def solve(
     refusals.check_steps(algorithm)
     refusals.check_network(algorithm, network)
     asked, problem = problem, refusals.check_problem(algorithm, problem)
-    engine = _engine(engine, deterministic)
+    engine = _engine(engine, deterministic).open()
     facts = gather_facts(problem, algorithm, network)
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)

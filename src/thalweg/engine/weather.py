@@ -43,6 +43,7 @@ def first_weather(run: PRNGKeyArray, setting: Setting, world: World) -> Bool[Arr
     return _edge_draw(key, setting, world) < setting.loss
 
 
+@eqx.filter_jit
 def conditions(run: PRNGKeyArray, setting: Setting, world: World, k, exchange: int, channel):
     """(channel state, Conditions) of exchange number `exchange` of round `k`."""
     of_round = round_key(run, Stream.SCHEDULE, k)

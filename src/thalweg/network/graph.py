@@ -78,10 +78,9 @@ def require_connected(edges: np.ndarray, n: int, directed: bool, name: str) -> N
     count, labels = components(edges, n, directed)
     if count == 1:
         return
-    sizes = np.bincount(labels)
-    first = np.unique(labels, return_index=True)[1]
-    largest = np.argsort(-sizes, kind="stable")[:5]
-    listing = ", ".join(f"{sizes[c]} agent{'s' * (sizes[c] > 1)} (with agent {first[c]})" for c in largest)
+    first, sizes = np.unique(labels, return_index=True, return_counts=True)[1:]
+    largest = np.lexsort((first, -sizes))[:5].tolist()
+    listing = ", ".join(f"{sizes[c]} agent{'s' if sizes[c] > 1 else ''} (with agent {first[c]})" for c in largest)
     more = f", and {count - 5} more" if count > 5 else ""
     strongly = "strongly connected" if directed else "connected"
     raise ValueError(

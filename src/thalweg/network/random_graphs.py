@@ -81,8 +81,8 @@ def small_world(n: int, k: int, p: float, seed: int, *, weights: Any = None) -> 
 def random_regular(n: int, degree: int, seed: int, *, weights: Any = None) -> Network:
     """Everybody has exactly `degree` neighbours, otherwise random: an expander, whose gap does not shrink with n.
 
-    Stubs are paired at random, and pairs that are loops or repeated are broken up together with others and paired again
-    (uniform in the limit, as in Steger and Wormald, *Generating random regular graphs quickly*, 1999).
+    Stubs are paired at random, and a pair that is a loop or repeated swaps ends with a random good one. Uniform only in the
+    limit of large n (McKay and Wormald, *Uniform generation of random regular graphs of moderate degree*, 1990).
 
     **Raises** `ValueError` if n·degree is odd, degree >= n, or 100 draws gave no connected graph.
     """
@@ -107,17 +107,34 @@ def random_regular(n: int, degree: int, seed: int, *, weights: Any = None) -> Ne
 
 
 def _regular(n: int, degree: int, rng: np.random.Generator) -> np.ndarray:
-    pairs = rng.permutation(np.repeat(np.arange(n), degree)).reshape(-1, 2)
+    """Edges [n·degree/2, 2] of a random regular graph, degree <= (n-1)/2."""
     while True:
-        pairs = np.sort(pairs, axis=1)
+        pairs = np.sort(rng.permutation(np.repeat(np.arange(n), degree)).reshape(-1, 2), axis=1)
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
         bad = pairs[:, 0] == pairs[:, 1]
         bad[1:] |= (pairs[1:] == pairs[:-1]).all(axis=1)
-        if not bad.any():
-            return canonical_edges(pairs, n, directed=False)
-        good = np.flatnonzero(~bad)
-        again = np.concatenate([np.flatnonzero(bad), rng.choice(good, min(len(good), 2 * int(bad.sum())), replace=False)])
-        pairs[again] = rng.permutation(pairs[again].ravel()).reshape(-1, 2)
+        good = [tuple(pair) for pair in pairs[~bad].tolist()]
+        if _swap_in(rng.permutation(pairs[bad]).tolist(), good, rng):
+            return canonical_edges(good, n, directed=False)
+
+
+def _swap_in(bad: list[list[int]], good: list[tuple[int, int]], rng: np.random.Generator) -> bool:
+    """Move the stubs of `bad` (about degree²/4 pairs, however large n is) into `good`; False if no swap was found."""
+    present = set(good)
+    for u, v in bad:
+        for _ in range(1000 if good else 0):
+            at = int(rng.integers(len(good)))
+            x, y = good[at] if rng.random() < 0.5 else good[at][::-1]
+            first, second = (min(u, x), max(u, x)), (min(v, y), max(v, y))
+            if u != x and v != y and first != second and first not in present and second not in present:
+                break
+        else:
+            return False
+        present.remove(good[at])
+        present.update((first, second))
+        good[at] = first
+        good.append(second)
+    return True
 
 
 def _first_connected(

@@ -3,6 +3,8 @@
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
+from .plot import plot
+from .report import Table, write_report
 from .result import Result, describe
 
-__all__ = ["History", "Ledger", "Outcome", "Result", "describe", "human_bytes"]
+__all__ = ["History", "Ledger", "Outcome", "Result", "Table", "describe", "human_bytes", "plot", "write_report"]
