@@ -48,7 +48,7 @@ def test_sparse_directed_eigenvalues_match_dense(sparse_only):
     network = nets.erdos_renyi(50, 0.2, 4, directed=True)
     values = np.sort(np.abs(np.linalg.eigvals(network.push.toarray())))
     assert spectrum.second_modulus(network.push) == pytest.approx(values[-2], abs=1e-8)
-    mixing = nets.from_edges([(i, (i + step) % 40) for i in range(40) for step in (1, 7)] , directed=True).mixing
+    mixing = nets.from_edges([(i, (i + step) % 40) for i in range(40) for step in (1, 7)], directed=True).mixing
     shuffled = mixing[np.random.default_rng(0).permutation(40)]  # doubly stochastic, neither symmetric nor circulant
     expected = np.linalg.norm(shuffled.toarray() - 1 / 40, 2)
     assert spectrum.second_singular(shuffled) == pytest.approx(expected, abs=1e-7)

@@ -79,7 +79,9 @@ def test_fastest_on_a_path_has_weights_one_half():
     np.testing.assert_allclose(np.diag(mixing, 1), 0.5, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [nets.geometric(12, seed=3), nets.star(6), nets.erdos_renyi(10, 0.4, 1)], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "network", [nets.geometric(12, seed=3), nets.star(6), nets.erdos_renyi(10, 0.4, 1)], ids=lambda v: v.name
+)
 def test_fastest_is_not_slower_than_other_nonnegative_weights(network):
     best = network.with_weights("fastest").facts.sigma
     for rule in RULES:
@@ -180,4 +182,5 @@ def test_balanced_directed_graphs_get_doubly_stochastic_mixing(n, data):
         if not set(new) & set(arcs):
             arcs += new
     facts = nets.from_edges(arcs, n, directed=True).facts
-    assert facts.doubly_stochastic and facts.nonnegative and facts.connected and facts.sigma < 1
+    assert facts.doubly_stochastic and facts.nonnegative and facts.connected
+    assert facts.sigma < 1

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from thalweg.algorithm.trees import norm
 from thalweg.message.combine import Combine
@@ -35,14 +35,15 @@ class Context(eqx.Module):
         sent: in `receive`, the agent's own message as its neighbours decode it.
     """
 
-    key: PRNGKeyArray
-    round: Int[Array, ""]
-    degree: Int[Array, ""]
-    out_degree: Int[Array, ""]
-    mask: Bool[Array, " slots"]
-    weights: Float[Array, " slots"]
-    self_weight: Float[Array, ""]
-    awake: Bool[Array, ""]
+    # Shapes are those of one agent; the engine builds the contexts of all agents at once, with an axis in front.
+    key: Array
+    round: Array
+    degree: Array
+    out_degree: Array
+    mask: Array
+    weights: Array
+    self_weight: Array
+    awake: Array
     sent: Message | None = None
     phase: str = eqx.field(static=True, default="round")
 

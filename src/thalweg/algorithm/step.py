@@ -6,9 +6,14 @@ from typing import TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 T = TypeVar("T", bound=eqx.Module)
+
+
+# A hyper-parameter: what a user writes, or the traced array that the engine makes of it.
+Real = float | Float[Array, ""]
+Whole = int | Int[Array, ""]
 
 
 class PerAgent(eqx.Module):
@@ -26,7 +31,7 @@ class LocalStep(eqx.Module):
     fraction: float = 1.0
 
 
-StepSize = float | Float[Array, ""] | PerAgent | LocalStep | None
+StepSize = Real | PerAgent | LocalStep | None
 
 
 def fill(algorithm: T, **defaults) -> T:

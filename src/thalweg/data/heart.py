@@ -44,7 +44,7 @@ ZERO_IS_MISSING = frozenset({"chol", "trestbps"})
 FEATURES = (*REFERENCE, *(f"{column}={level}" for column, levels in CATEGORIES.items() for level in levels))
 
 
-def heart_disease(test: float = 0.3, seed: int = 0, dtype: Any = np.float64) -> FederatedData:
+def heart_disease(test: float | int = 0.3, seed: int = 0, dtype: Any = np.float64) -> FederatedData:
     """The four hospitals' records: 22 features, label 1 where a coronary vessel is narrowed (num > 0).
 
     Arguments:
@@ -69,7 +69,7 @@ def heart_disease(test: float = 0.3, seed: int = 0, dtype: Any = np.float64) -> 
     return FederatedData([train for train, _ in parts], [held for _, held in parts], HOSPITALS, FEATURES)
 
 
-def _split(records: list[dict], test: float, generator: np.random.Generator, dtype: Any) -> tuple[Examples, Examples]:
+def _split(records: list[dict], test: float | int, generator: np.random.Generator, dtype: Any) -> tuple[Examples, Examples]:
     """Training and test examples of one hospital, from its own records alone."""
     labels = np.array([int(record["num"]) > 0 for record in records])
     held = np.zeros(len(records), dtype=bool)

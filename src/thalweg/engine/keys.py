@@ -40,7 +40,7 @@ def round_key(run: PRNGKeyArray, stream: Stream, k: Int[Array, ""] | int, phase:
 @functools.partial(jax.jit, static_argnames=("stream", "phase", "role"))
 def agent_keys(
     run: PRNGKeyArray, stream: Stream, k: Int[Array, ""] | int, phase: int, ids: Int[Array, " n"], role: Role
-) -> PRNGKeyArray:
+) -> Array:
     """`[n]` keys, one per agent id."""
     base = round_key(run, stream, k, phase)
     return jax.vmap(lambda i: _fold(base, i, int(role)))(ids)

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from .metrics import Snapshot, estimates, measure
 from .peer_round import Agents, Experiment, init_agents, peer_round
@@ -43,7 +43,7 @@ class Records(eqx.Module):
 
     round: Int[Array, " capacity"]
     snapshot: Snapshot
-    sent: Int[Array, "capacity n"]
+    sent: UInt32[Array, "capacity n"]
     report: Any
     count: Int[Array, ""]
 

@@ -11,7 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, UInt32
 
 from thalweg.algorithm.base import Context, Info, PeerAlgorithm
 from thalweg.algorithm.step import PerAgent
@@ -44,7 +44,7 @@ class Agents(eqx.Module):
     link: Any
     mail: dict[str, Mailbox]
     channel: Any
-    sent: Int[Array, " n"]
+    sent: UInt32[Array, " n"]
 
 
 def init_agents(executor, e: Experiment, channel) -> Agents:

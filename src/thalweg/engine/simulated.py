@@ -87,7 +87,7 @@ class Sharded(eqx.Module):
 
     def _run(self, function, e, rules, split, common):
         mesh = _mesh(self.devices, e.world.ids.shape[0])
-        return _sharded(function, mesh, self.deterministic, e, rules, split, common)
+        return _sharded(function, mesh, _executor(self.deterministic, AXIS), e, rules, split, common)
 
 
 def _executor(deterministic: bool, axis: str | None = None) -> Vectorised:
@@ -119,7 +119,7 @@ def _restart(executor, e, rules, agents, k):
 
 
 @eqx.filter_jit
-def _sharded(function, mesh, deterministic, e, rules, split, common):
+def _sharded(function, mesh, executor, e, rules, split, common):
     """`function(executor, e, rules, *split, *common)` with agents' leaves split over the mesh.
 
     It returns (what is split, *what is the same on every device).
@@ -129,16 +129,15 @@ def _sharded(function, mesh, deterministic, e, rules, split, common):
 
     def block(zero, mine, ours):
         e, rules, split, common = eqx.combine(mine, ours, static)
-        return function(Vectorised(zero, deterministic, AXIS), e, rules, *split, *common)
+        return function(Vectorised(zero, executor.deterministic, AXIS), e, rules, *split, *common)
 
-    zero = jnp.asarray(0, jnp.uint32)
     # How many results there are is read off one unsharded trace; the first is the agents', the others everybody's.
     results = jax.eval_shape(
-        lambda: function(Vectorised(zero, deterministic), *eqx.combine(arrays, static)[:2], *split, *common)
+        lambda: function(Vectorised(executor.zero, executor.deterministic), e, rules, *split, *common)
     )
     out = (PartitionSpec(AXIS), *(PartitionSpec() for _ in results[1:]))
     places = (PartitionSpec(), PartitionSpec(AXIS), PartitionSpec())
-    return jax.shard_map(block, mesh=mesh, in_specs=places, out_specs=out, check_vma=False)(zero, mine, ours)
+    return jax.shard_map(block, mesh=mesh, in_specs=places, out_specs=out, check_vma=False)(executor.zero, mine, ours)
 
 
 def _mesh(devices: int | None, n: int) -> Mesh:

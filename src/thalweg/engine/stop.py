@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from thalweg.algorithm.step import Real, Whole
 from thalweg.message.payload import PROJECTIONS
 
 from .keys import Stream, round_key
@@ -39,11 +40,11 @@ class Stop(eqx.Module):
         diameter: T, a bound on the diameter for the distributed rule; the network's own when None.
     """
 
-    progress: float = 1e-8
-    agreement: float = 1e-8
+    progress: Real = 1e-8
+    agreement: Real = 1e-8
     patience: int = eqx.field(static=True, default=3)
     distributed: bool = eqx.field(static=True, default=False)
-    diameter: int | None = None
+    diameter: Whole | None = None
 
     def __check_init__(self):
         for name in ("progress", "agreement"):

@@ -69,9 +69,7 @@ def from_matrix(
     )
 
 
-def from_networkx(
-    graph: nx.Graph, *, weights: Any = None, name: str | None = None, allow_disconnected: bool = False
-) -> Network:
+def from_networkx(graph: nx.Graph, *, weights: Any = None, name: str | None = None, allow_disconnected: bool = False) -> Network:
     """A network from a networkx graph; nodes become agents 0..n-1 in the graph's own order.
 
     `weights`: as elsewhere, or "weight" to take the edges' attribute "weight" as W_ij, what is left to 1 staying with the

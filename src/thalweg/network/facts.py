@@ -69,7 +69,7 @@ class NetworkFacts:
 
     @cached_property
     def _mixings(self) -> tuple[csr_array, ...]:
-        """Every W_k that can occur, or the expectation where there are too many (gossip: all alike in what is asked)."""
+        """The W of every phase. With gossip, E[W] stands for the W_k: their answers to all that is asked of it are the same."""
         return tuple(phase.mixing for phase in self.network.phases if phase.mixing is not None)
 
     @cached_property
@@ -186,13 +186,16 @@ class NetworkFacts:
     def mean_square_factor(self) -> float | None:
         """Factor per round of E‖x_k - x̄‖²: the spectral radius of E[W⊗W] without the consensus mode.
 
-        Without randomness, `rate²`. With `RandomPhase` or `Gossip` computed for n <= 40 and None above.
+        Without randomness, `rate²` (`Periodic`: of a whole period, for n <= 1000). With `RandomPhase` or `Gossip` computed for
+        n <= 40. None above.
         """
         schedule, n = self.network.schedule, self.n
         if self.network.mixing is None:
             return None
         if isinstance(schedule, Periodic):
-            return spectrum.product_modulus(list(self._mixings)) ** (2.0 / schedule.phases) if n <= spectrum.DENSE_UP_TO else None
+            if n > spectrum.DENSE_UP_TO:
+                return None
+            return spectrum.product_modulus(list(self._mixings)) ** (2.0 / schedule.phase_count)
         if not isinstance(schedule, RandomPhase | Gossip):
             return self.sigma**2
         if n > moments.LARGEST:
@@ -205,8 +208,8 @@ class NetworkFacts:
     def rate(self) -> float:
         """Factor per round by which disagreement finally shrinks: √`mean_square_factor`.
 
-        Without doubly stochastic weights, push-sum's `push_sigma`. For random schedules above n = 40, the bound √sigma with
-        gossip (each W_k is a projection, so E[WᵀW] = E[W]) and sigma of E[W] otherwise, which is a little optimistic.
+        Without doubly stochastic weights, push-sum's `push_sigma`. Where there are too many agents for `mean_square_factor`:
+        with gossip the bound √sigma (each W_k is a projection, so E[WᵀW] = E[W]); with phases sigma of E[W], a rough guide.
         """
         if self.network.mixing is None:
             return self.push_sigma
@@ -223,7 +226,7 @@ class NetworkFacts:
         if not self.connected or self.rate >= 1 - 1e-14:
             return math.inf
         if self.rate < 1e-14:
-            return self.network.schedule.phases
+            return self.network.schedule.phase_count
         return max(1, math.ceil(math.log(tol) / math.log(self.rate) - 1e-9))
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +50,8 @@ class Network:
     """Column-stochastic [n, n]; by default 1/(out-degree of j + 1)."""
     positions: np.ndarray | None = None
     """float64 [n, 2], for drawing and for geometric graphs."""
-    schedule: Schedule = Fixed()
-    failures: Failures = Failures()
+    schedule: Schedule = field(default_factory=Fixed)
+    failures: Failures = field(default_factory=Failures)
     allow_disconnected: bool = False
 
     def __post_init__(self) -> None:
@@ -69,8 +69,8 @@ class Network:
         object.__setattr__(self, "edges", edges)
         if self.mixing is None and self.pull is None and self.push is None:
             chosen = choose(n, edges, self.directed, self.weights)
-            for field, value in chosen._asdict().items():
-                object.__setattr__(self, "weights" if field == "label" else field, value)
+            for part, value in chosen._asdict().items():
+                object.__setattr__(self, "weights" if part == "label" else part, value)
         for matrix in (self.mixing, self.pull, self.push):
             if matrix is not None:
                 matrix.sum_duplicates()
@@ -139,7 +139,7 @@ class Network:
         except TypeError as error:
             if "unexpected keyword" not in str(error):
                 raise
-            expected = ", ".join(f"{field}=" for field in Failures.__dataclass_fields__)
+            expected = ", ".join(f"{known}=" for known in Failures.__dataclass_fields__)
             raise TypeError(f"failures are {expected}; got {', '.join(f'{c}=' for c in changes)}.") from None
 
     def with_schedule(self, schedule: Schedule) -> Network:

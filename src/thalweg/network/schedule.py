@@ -21,7 +21,7 @@ class Fixed:
     """The same edges in every round."""
 
     @property
-    def phases(self) -> int:
+    def phase_count(self) -> int:
         """P = 1."""
         return 1
 
@@ -42,17 +42,17 @@ class Periodic:
         object.__setattr__(self, "networks", _checked_phases(self.networks, "periodic"))
 
     @property
-    def phases(self) -> int:
+    def phase_count(self) -> int:
         """P, the number of rounds in a period."""
         return len(self.networks)
 
     @property
     def probabilities(self) -> tuple[float, ...]:
         """The share of rounds that each phase has, 1/P."""
-        return (1.0 / self.phases,) * self.phases
+        return (1.0 / self.phase_count,) * self.phase_count
 
     def __str__(self) -> str:
-        return f"periodic ({_count(self.phases)})"
+        return f"periodic ({_count(self.phase_count)})"
 
     __repr__ = __str__
 
@@ -77,12 +77,12 @@ class RandomPhase:
         object.__setattr__(self, "probabilities", probabilities)
 
     @property
-    def phases(self) -> int:
+    def phase_count(self) -> int:
         """P, the number of different networks."""
         return len(self.networks)
 
     def __str__(self) -> str:
-        return f"random ({_count(self.phases)})"
+        return f"random ({_count(self.phase_count)})"
 
     __repr__ = __str__
 
@@ -95,7 +95,7 @@ class Gossip:
     """
 
     @property
-    def phases(self) -> int:
+    def phase_count(self) -> int:
         """P = 1: the slots of all edges, of which the engine wakes one pair."""
         return 1
 

@@ -67,9 +67,7 @@ def _choose_directed(n: int, edges: np.ndarray, weights: Any, pull: csr_array, p
     columns = np.abs(matrix.sum(axis=0) - 1).max() <= tolerance
     if not rows and not columns:
         _refuse_sums(matrix.sum(axis=1), tolerance)
-    return Weights(
-        "given", matrix if rows and columns else None, matrix if rows else pull, matrix if columns else push
-    )
+    return Weights("given", matrix if rows and columns else None, matrix if rows else pull, matrix if columns else push)
 
 
 def default_pull(n: int, edges: np.ndarray, directed: bool) -> csr_array:

@@ -91,7 +91,10 @@ def _network(figure: "Figure", axis: "Axes", result: "Result") -> None:
         norm = (LogNorm if logarithmic else Normalize)(*((finite.min(), finite.max()) if finite.size else (0, 1)))
         axis.scatter(*points.T, s=size, color="#d5d9dd", edgecolors="#2b3138", linewidths=0.6, zorder=2)  # shows where not finite
         dots = axis.scatter(*points.T, s=size, c=values, cmap="viridis", norm=norm, edgecolors="#2b3138", linewidths=0.6, zorder=3)
-        figure.colorbar(dots, ax=axis, label=f"{label}, last record", shrink=0.8, format="%.3g").ax.minorticks_off()
+        bar = figure.colorbar(dots, ax=axis, label=f"{label}, last record", shrink=0.8, format="%.3g")
+        if logarithmic:
+            bar.set_ticks(np.geomspace(finite.min(), finite.max(), 5))
+            bar.ax.minorticks_off()
     if n <= 24:
         for name, point in zip(result.names, points, strict=True):
             axis.annotate(name, point, (0, size**0.5 / 2 + 3), textcoords="offset points", ha="center", fontsize=8, parse_math=False)

@@ -71,7 +71,7 @@ def write_report(result: "Result", path: str | Path, tables: Iterable[Table] = (
 
 def page(result: "Result", tables: Sequence[Table] = ()) -> str:
     """The report as a string of HTML."""
-    network = str(result.config.get("network", "")) or f"{len(result.names):,} agents"
+    network = str(result.config.get("network", "")).partition(": ")[0] or f"{len(result.names):,} agents"
     title = f"{type(result.algorithm).__name__} on {network}"
     return Template(_template("report.html")).substitute(
         title=html.escape(title),
@@ -80,7 +80,7 @@ def page(result: "Result", tables: Sequence[Table] = ()) -> str:
         subtitle=html.escape(describe(result.algorithm)),
         measures=_measures(result),
         tables="\n".join(f"<section>{_table(table)}</section>" for table in tables),
-        facts=_entries(result.graph.get("facts", {})),
+        facts=_entries(_facts(result)),
         mixing=_mixing(result),
         agents=_agents(result),
         config=_entries({key: value for key, value in result.config.items() if key != "versions"}),
@@ -132,6 +132,17 @@ def _measures(result: "Result") -> str:
     )
 
 
+def _facts(result: "Result") -> dict[str, Any]:
+    kind = "arcs" if result.graph.get("directed", False) else "edges"
+    return {"agents": len(result.names), kind: len(_edges(result)), **result.graph.get("facts", {})}
+
+
+def _edges(result: "Result") -> np.ndarray:
+    """`[E, 2]`, each edge once."""
+    edges = np.asarray(result.graph.get("edges", ()), int).reshape(-1, 2)
+    return np.unique(edges if result.graph.get("directed", False) else np.sort(edges, axis=1), axis=0)
+
+
 def _mixing(result: "Result") -> str:
     if not len(result.history):
         return ""
@@ -172,15 +183,16 @@ def _agents(result: "Result") -> str:
 
 def _table(table: Table) -> str:
     """Sortable in the browser: `data-value` holds what to sort by."""
-    decimals = [_decimals([row[c] for row in table.rows]) for c in range(len(table.columns))]
+    columns = [[row[c] for row in table.rows] for c in range(len(table.columns))]
+    sides, decimals = list(map(_side, columns)), list(map(_decimals, columns))
     head = "".join(
-        f'<th scope="col" class="{_side(table, c)}"><button type="button">{html.escape(str(name))}</button></th>'
+        f'<th scope="col" class="{sides[c]}"><button type="button">{html.escape(str(name))}</button></th>'
         for c, name in enumerate(table.columns)
     )
     body = "".join(
         "<tr>"
         + "".join(
-            f'<{"th scope=row" if c == 0 else "td"} class="{_side(table, c)}" data-value="{_sort_value(cell)}">'
+            f'<{"th scope=row" if c == 0 else "td"} class="{sides[c]}" data-value="{_sort_value(cell)}">'
             f"{_markup(_cell(cell, decimals[c]))}</{'th' if c == 0 else 'td'}>"
             for c, cell in enumerate(row)
         )
@@ -199,15 +211,15 @@ def _is_number(cell: Any) -> bool:
     return isinstance(cell, Real) and not isinstance(cell, bool | np.bool_)
 
 
-def _side(table: Table, column: int) -> str:
-    cells = [row[column] for row in table.rows if row[column] is not None]
+def _side(cells: Sequence[Any]) -> str:
+    cells = [cell for cell in cells if cell is not None]
     return "number" if cells and all(map(_is_number, cells)) else "text"
 
 
 def _decimals(cells: Sequence[Any]) -> int | None:
     """Digits behind the point that all fractions of a column get, so that the points align; None for a column of integers."""
     fractions = [number(cell) for cell in cells if _is_number(cell) and not isinstance(cell, Integral)]
-    return min(4, max((len(text.partition(".")[2]) for text in fractions if "×" not in text), default=0)) if fractions else None
+    return min(6, max((len(text.partition(".")[2]) for text in fractions if "×" not in text), default=0)) if fractions else None
 
 
 def _cell(cell: Any, decimals: int | None) -> str:
@@ -271,11 +283,10 @@ def _charts(result: "Result") -> dict[str, Any]:
 
 
 def _graph(result: "Result") -> dict[str, Any]:
-    n, directed = len(result.names), bool(result.graph.get("directed", False))
+    n = len(result.names)
     if n > DRAWN_AGENTS:
         return {"skipped": f"The network has {n:,} agents; pictures are drawn up to {DRAWN_AGENTS:,}."}
-    edges = np.asarray(result.graph.get("edges", ()), int).reshape(-1, 2)
-    edges = np.unique(edges if directed else np.sort(edges, axis=1), axis=0)
+    edges = _edges(result)
     positions = result.graph.get("positions")
     positions = layout(edges, n) if positions is None else np.asarray(positions, float)
     kept = edges[sample(len(edges), DRAWN_EDGES)]
@@ -286,7 +297,7 @@ def _graph(result: "Result") -> dict[str, Any]:
         "positions": [_numbers(point) for point in positions],
         "edges": kept.ravel().tolist(),
         "edgeCount": len(edges),
-        "directed": directed,
+        "directed": bool(result.graph.get("directed", False)),
         "round": _numbers(result.history.scalars["round"][records]),
         "columns": [
             {"name": name, "label": label, "values": _packed(result.history.agents[name][records])}

@@ -67,8 +67,8 @@ class Result:
             if name in last and np.isfinite(last[name]):
                 lines.append((label, show(name)))
         sent, n = self.ledger.bytes, len(self.names)
-        per_agent = human_bytes(sent.max()) if sent.size else "0 B"
-        lines.append(("sent", f"{human_bytes(sent.sum())} by {n:,} agents, {per_agent} by the busiest"))
+        per_agent = human_bytes(int(sent.max())) if sent.size else "0 B"
+        lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} agents, {per_agent} by the busiest"))
         lines.append(("algorithm", describe(self.algorithm)))
         lines.append(("network", str(self.config.get("network", ""))))
         speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")

@@ -3,7 +3,7 @@
 Axes: `n` agents.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from thalweg.problem.regularizer import Regularizer
 
 
-def agent(names: Sequence[str] | None, i: int) -> str:
+def agent(names: Sequence[str] | None, i: Any) -> str:
     """How messages call agent `i`."""
     return f"agent {i}" if names is None or i >= len(names) else f"agent {i} ({names[i]!r})"
 
@@ -154,7 +154,7 @@ def to_device(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(lambda a: jnp.asarray(a, dtype if np.issubdtype(a.dtype, np.floating) else None), tree)
 
 
-def regularizer(term: Regularizer | None, x0: PyTree) -> Regularizer | None:
+def regularizer(term: Any, x0: PyTree) -> Regularizer | None:
     """`term`, found to fit x0.
 
     Raises:
@@ -181,7 +181,7 @@ def regularizer(term: Regularizer | None, x0: PyTree) -> Regularizer | None:
     return term
 
 
-def loss_function(loss: Callable, x0: PyTree, one: PyTree, called: str) -> None:
+def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str) -> None:
     """Trace `loss(x0, one)` and its gradient, without computing.
 
     Raises:

@@ -102,17 +102,17 @@ class Consensus(Problem):
 
     def __init__(
         self,
-        loss: Callable,
+        loss: Any,
         data: PyTree,
         x0: PyTree,
         *,
         weights: Any = None,
-        regularizer: Regularizer | None = None,
+        regularizer: Any = None,
         smoothness: Any = None,
         strong_convexity: Any = None,
         exact: bool = False,
         prox: Callable | None = None,
-        gradient_noise: float = 0.0,
+        gradient_noise: float | int = 0.0,
         names: Sequence[str] | None = None,
     ):
         self.x0 = checks.start(x0)

@@ -117,13 +117,13 @@ class EmpiricalRisk(Problem):
 
     def __init__(
         self,
-        loss: Callable,
+        loss: Any,
         data: PyTree,
         x0: PyTree,
         *,
         weights: Any = "examples",
-        batch_size: int | None = None,
-        regularizer: Regularizer | None = None,
+        batch_size: Any = None,
+        regularizer: Any = None,
         smoothness: Any = None,
         strong_convexity: Any = None,
         names: Sequence[str] | None = None,

@@ -86,7 +86,7 @@ class Measurements(Problem):
     regularizer: Regularizer | None = None
 
     def __init__(
-        self, values: PyTree, *, noise: float = 0.0, signal: Callable | None = None, names: Sequence[str] | None = None
+        self, values: PyTree, *, noise: float | int = 0.0, signal: Callable | None = None, names: Sequence[str] | None = None
     ):
         stacked, n = stack_agents(values, names)
         self.names = checks.agent_names(names, n)

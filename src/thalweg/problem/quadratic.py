@@ -59,7 +59,7 @@ def quadratic(
     x0: Any = None,
     weights: Any = None,
     regularizer: Regularizer | None = None,
-    gradient_noise: float = 0.0,
+    gradient_noise: float | int = 0.0,
     names: Sequence[str] | None = None,
 ) -> Consensus:
     """minimise Σ_i w_i (½ xᵀA_i x + b_iᵀx + c_i) + r(x), with prox in closed form and exact L_i and μ_i.

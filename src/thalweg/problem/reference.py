@@ -53,7 +53,7 @@ def in_float64(tree: PyTree) -> PyTree:
     return jax.tree.map(convert, tree)
 
 
-def reference(problem: Problem, tol: float = 1e-10) -> Reference:
+def reference(problem: Problem, tol: float | int = 1e-10) -> Reference:
     """Solve the problem as if all data were in one place.
 
     Smooth problems: SciPy's trust-region Newton method (L-BFGS above 1000 variables), then plain Newton steps as long

@@ -70,7 +70,7 @@ def _leaf_sum(terms: PyTree) -> Scalar:
     return sum(jax.tree.leaves(terms), start=jnp.zeros(()))
 
 
-def _as_step(step: Any, leaf: Array) -> Array:
+def _as_step(step: Any, leaf: Any) -> Array:
     return jnp.asarray(step, leaf.dtype)
 
 
@@ -249,7 +249,7 @@ def _strength(value: Any, what: str) -> float:
     return number
 
 
-def l1(strength: float) -> Regularizer:
+def l1(strength: float | int) -> Regularizer:
     """r(x) = λ‖x‖₁ with λ = `strength`: sparse solutions.
 
     Raises:
@@ -258,7 +258,7 @@ def l1(strength: float) -> Regularizer:
     return ElasticNet(_strength(strength, "l1 strength"), 0.0)
 
 
-def l2(strength: float) -> Regularizer:
+def l2(strength: float | int) -> Regularizer:
     """r(x) = ½λ‖x‖² with λ = `strength`; smooth, so methods without a prox may use `problem.folded()`.
 
     Raises:
@@ -267,7 +267,7 @@ def l2(strength: float) -> Regularizer:
     return Ridge(_strength(strength, "l2 strength"))
 
 
-def elastic_net(l1: float, l2: float) -> Regularizer:
+def elastic_net(l1: float | int, l2: float | int) -> Regularizer:
     """r(x) = λ₁‖x‖₁ + ½λ₂‖x‖².
 
     Raises:
@@ -297,7 +297,7 @@ def nonnegative() -> Regularizer:
     return Box(0.0, float("inf"))
 
 
-def simplex(total: float = 1.0) -> Regularizer:
+def simplex(total: float | int = 1.0) -> Regularizer:
     """Constraint x ≥ 0 and Σ x = total, along the last axis of every leaf (`[..., d]`: each row on its own simplex).
 
     Raises:
@@ -308,7 +308,7 @@ def simplex(total: float = 1.0) -> Regularizer:
     return Simplex(float(total))
 
 
-def group_lasso(strength: float, axis: int = -1) -> Regularizer:
+def group_lasso(strength: float | int, axis: int = -1) -> Regularizer:
     """r(x) = λ Σ_g ‖x_g‖₂: whole groups vanish together.
 
     A group is a slice along `axis`: with `axis=-1` every row of a leaf `[groups, k]` is one; a leaf `[k]` is one group.
@@ -319,9 +319,7 @@ def group_lasso(strength: float, axis: int = -1) -> Regularizer:
     return GroupLasso(_strength(strength, "group_lasso strength"), axis)
 
 
-def regularizer(
-    value: Callable, prox: Callable, *, smooth: bool = False, indicator: bool = False
-) -> Regularizer:
+def regularizer(value: Any, prox: Any, *, smooth: bool = False, indicator: bool = False) -> Regularizer:
     """Your own r: `value(x) -> scalar` and `prox(v, step) -> like v`, in `jax.numpy`.
 
     `smooth=True` promises a Lipschitz gradient; `indicator=True` promises that r is 0 or infinite.

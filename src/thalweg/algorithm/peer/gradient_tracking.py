@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
-from thalweg.algorithm.step import StepSize, fill
+from thalweg.algorithm.step import Real, StepSize, fill
 from thalweg.algorithm.trees import axpy, minus, plus
 from thalweg.message.combine import Combine, Mix
 
@@ -48,7 +48,7 @@ class GradientTracking(PeerAlgorithm[TrackingState]):
     """
 
     step_size: StepSize = None
-    momentum: float | None = None
+    momentum: Real | None = None
     order: Literal["atc", "diging"] = eqx.field(static=True, default="atc")
     stochastic: bool = eqx.field(static=True, default=False)
 

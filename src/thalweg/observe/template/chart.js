@@ -1,6 +1,6 @@
 // Line charts over rounds or bytes.
 
-const MARGIN = {left: 52, right: 14, top: 8, bottom: 40};
+const MARGIN = {left: 52, right: 24, top: 8, bottom: 40};
 
 // `data`: {round, bytes}; `spec`: {title, log, lines: [{name, values, colour, dash, guide}]}.
 // Returns {setAxis(name), mark(round)}.
@@ -17,8 +17,8 @@ function lineChart(host, spec, data) {
   function draw() {
     const height = Math.round(Math.min(330, Math.max(230, width * 0.62)));
     const x = data[axis], inner = {w: width - MARGIN.left - MARGIN.right, h: height - MARGIN.top - MARGIN.bottom};
-    const first = x[0] ?? 0, last = Math.max(x[x.length - 1] ?? 1, first + 1e-9);
-    toX = (value) => MARGIN.left + ((value - first) / (last - first)) * inner.w;
+    const last = Math.max(x[x.length - 1] ?? 1, 1);
+    toX = (value) => MARGIN.left + (value / last) * inner.w;
     const toY = (value) => MARGIN.top + (1 - scale.unit(value)) * inner.h;
 
     const root = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": describe()});
@@ -29,7 +29,7 @@ function lineChart(host, spec, data) {
     }
     const unit = axis === "bytes" ? unitOf(last) : 0, per = 1024 ** unit;
     const bottom = height - MARGIN.bottom;
-    for (const tick of linearTicks(first / per, last / per, Math.max(3, Math.floor(inner.w / 90)))) {
+    for (const tick of linearTicks(0, last / per, Math.max(3, Math.floor(inner.w / 90)))) {
       const at = toX(tick * per);
       svg("line", {x1: at, x2: at, y1: bottom, y2: bottom + 5, stroke: "#8a939c"}, root);
       text(root, at, bottom + 19, tick.toLocaleString("en"), {"text-anchor": "middle"});
