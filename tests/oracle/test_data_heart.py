@@ -48,7 +48,9 @@ def records():
 def test_counts_are_those_of_the_repository():
     """Counts and numbers of positives of the UCI description (heart-disease.names)."""
     rows = records()
-    counts = {name: [int(r["num"]) for r in rows if r["hospital"] == name] for name in ("cleveland", "hungary", "switzerland", "va")}
+    counts = {
+        name: [int(r["num"]) for r in rows if r["hospital"] == name] for name in ("cleveland", "hungary", "switzerland", "va")
+    }
     assert [len(v) for v in counts.values()] == [303, 294, 123, 200]
     assert [sum(n > 0 for n in v) for v in counts.values()] == [139, 106, 115, 149]
     assert next(r for r in rows if r["id"] == "304")["hospital"] == "hungary"

@@ -124,7 +124,10 @@ VALUE_ERRORS = {
         lambda: consensus(regularizer=tp.regularizer(jnp.abs, lambda v, s: v)),
         r"regularizer value must be scalar: got shape \(2,\)",
     ),
-    "not_foldable": (lambda: consensus(regularizer=tp.l1(1)).folded(), "which is not smooth, expected a smooth one such as tw.l2"),
+    "not_foldable": (
+        lambda: consensus(regularizer=tp.l1(1)).folded(),
+        "which is not smooth, expected a smooth one such as tw.l2",
+    ),
     "quadratic_shapes": (lambda: tp.quadratic(np.ones((2, 3, 3)), np.ones((2, 2))), r"expected \[n, d, d\] and \[n, d\]"),
     "quadratic_skew": (
         lambda: tp.quadratic(np.array([np.eye(2), [[1, 1], [0, 1]]]), np.zeros((2, 2))),
@@ -137,7 +140,10 @@ VALUE_ERRORS = {
     "quadratic_constant": (lambda: tp.quadratic(np.ones((2, 1, 1)), np.ones((2, 1)), np.ones(3)), r"got c of shape \(3,\)"),
     "measurement_noise": (lambda: tp.Measurements([1.0], noise=-1), "noise: got -1"),
     "measurement_nan": (lambda: tp.Measurements([1.0, np.nan]), "data of agent 1 has NaN"),
-    "signal": (lambda: tp.Measurements([1.0, 2.0], signal=lambda v, k: jnp.stack([v, v])), "must return something like one value"),
+    "signal": (
+        lambda: tp.Measurements([1.0, 2.0], signal=lambda v, k: jnp.stack([v, v])),
+        "must return something like one value",
+    ),
 }
 
 TYPE_ERRORS = {

@@ -27,7 +27,9 @@ def test_quadratic_prox_in_closed_form_and_by_newton(step):
     w = np.arange(1.0, n + 1)
     v = np.random.default_rng(0).standard_normal(d)
     scale = n * w / w.sum()
-    expected = [np.linalg.solve(s * A_i + np.eye(d) / step, v / step - s * b_i) for s, A_i, b_i in zip(scale, A, b, strict=True)]
+    expected = [
+        np.linalg.solve(s * A_i + np.eye(d) / step, v / step - s * b_i) for s, A_i, b_i in zip(scale, A, b, strict=True)
+    ]
     closed = tp.quadratic(A, b, weights=w)
     inner = tp.Consensus(lambda x, data: 0.5 * x @ data[0] @ x + data[1] @ x, (A, b), np.zeros(d), weights=w)
     np.testing.assert_allclose(every(closed, lambda local: local.prox(v, step)), expected, rtol=1e-8, atol=1e-10)
@@ -113,5 +115,5 @@ def test_users_prox_gets_the_step_of_the_unscaled_function():
 def test_bad_step(step):
     problem = tp.Measurements([1.0, 2.0])
     local = problem.local(jax.tree.map(lambda a: a[0], problem.pieces))
-    with pytest.raises(ValueError, match="prox step: got .*, expected a positive number"):
+    with pytest.raises(ValueError, match=r"prox step: got .*, expected a positive number"):
         local.prox(jnp.array(0.0), step)

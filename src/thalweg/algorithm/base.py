@@ -167,8 +167,8 @@ class PeerAlgorithm(eqx.Module, Generic[State]):
     def estimate(self, state: State) -> Any:
         """The agent's answer now."""
 
-    def step_bound(self, facts: Facts) -> float | None:
-        """Largest step size under which convergence is proved, where a bound is known."""
+    def step_bound(self, facts: Facts) -> float | np.ndarray | None:
+        """Largest step size under which convergence is proved, where a bound is known; `[n]` if each agent has its own."""
         return None
 
     def modes(self, curvature: float, eigenvalue: float) -> np.ndarray | None:

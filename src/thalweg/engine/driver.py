@@ -53,7 +53,10 @@ def drive(
     names: tuple[str, ...],
 ) -> tuple[Outcome, str]:
     """Run to `rounds`, to the stop rule, or to the end of somebody's patience. Returns (outcome, reason)."""
-    length, saved, first = 1, time.monotonic(), True
+    length, saved = 1, time.monotonic()
+    start = time.monotonic()
+    jax.block_until_ready(run.engine.advance(run.experiment, run.rules, run.local, run.shared, run.round))  # compiles
+    run.compile_seconds += time.monotonic() - start
     with _interrupts() as interrupted:
         while run.round < rounds and not bool(run.shared.done):
             if interrupted.is_set():
@@ -75,11 +78,8 @@ def drive(
                 return outcome, reason
             run.local, run.shared = local, shared
             run.history = run.history.extended(*tabulate(records, int(records.count)))
-            if first:
-                run.compile_seconds, first = elapsed, False
-            else:
-                run.seconds += elapsed
-                length = _next_length(length, run.round - before, elapsed)
+            run.seconds += elapsed
+            length = _next_length(length, run.round - before, elapsed)
             show(run.round, run.history)
             if folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(run, folder, meta, tabulate.messages)

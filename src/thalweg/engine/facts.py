@@ -10,14 +10,22 @@ from thalweg.problem import Problem
 def gather_facts(problem: Problem, algorithm: PeerAlgorithm, network: Network) -> Facts:
     """Facts of this problem on this network; smoothness is only computed for methods that use it.
 
+    A method that `needs` it gets an error where it does not exist; one that only `handles` "constants" gets None.
+
     Raises:
         ValueError: the method needs a smooth or strongly convex problem and this one is not.
     """
     facts, name = network.facts, type(algorithm).__name__
     smoothness = strong = None
-    if algorithm.needs & {"smooth", "strongly_convex"}:
+    required = algorithm.needs & {"smooth", "strongly_convex"}
+    if required or "constants" in algorithm.handles:
         smoothness, strong = np.asarray(problem.smoothness), np.asarray(problem.strong_convexity)
         if not (np.isfinite(smoothness).all() and smoothness.max() > 0):
+            if not required:
+                smoothness = strong = None
+        if smoothness is None:
+            pass
+        elif not 0:
             raise ValueError(
                 f"{name} needs smooth losses with a positive Lipschitz constant, got L_i = {smoothness.min():.4g} … "
                 f"{smoothness.max():.4g}; pass smoothness= to the problem, or use a method with a prox (tw.EdgeADMM)"

@@ -118,9 +118,12 @@ def step_warnings(algorithm: PeerAlgorithm, facts: Facts, network: Network) -> l
     name, texts = type(algorithm).__name__, []
     step = getattr(algorithm, "step_size", None)
     bound = algorithm.step_bound(facts) if facts.smoothness is not None else None
-    largest = step.values.max() if isinstance(step, PerAgent) else step
-    if bound is not None and isinstance(largest, float | np.floating) and largest > bound * (1 + 1e-9):
-        texts.append(f"{name}: step_size {largest:.4g} is above the provable bound {bound:.4g}; the run may diverge")
+    if bound is not None and isinstance(step, PerAgent | float | np.floating):
+        steps, bounds = np.broadcast_arrays(step.values if isinstance(step, PerAgent) else step, bound)
+        worst = np.argmax(steps / bounds)
+        step, bound = steps.flat[worst], bounds.flat[worst]
+        if step > bound * (1 + 1e-9):
+            texts.append(f"{name}: step_size {step:.4g} is above the provable bound {bound:.4g}; the run may diverge")
     inexact = network.failures.kinds - algorithm.exact_under
     if inexact and algorithm.claims.exact:
         texts.append(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -131,17 +132,18 @@ def solve(
         "link": repr(experiment.link),
         "deterministic": engine.deterministic,
     }
-    if start is None:
-        local, shared = engine.begin(experiment, rules)
-    else:
-        local, shared = engine.enter(experiment, rules, _records(start, engine.begin(experiment, rules)[0].agents), 0)
+    began = time.monotonic()
+    local, shared = engine.begin(experiment, rules)
+    if start is not None:
+        local, shared = engine.enter(experiment, rules, _records(start, local.agents), 0)
+    compile_seconds = time.monotonic() - began
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values())) // len(wires)
     optimum = None if reference is None else float(asked.objective(_unravel(problem)(target)))
     tabulate = Tabulator(problem.n * problem.weights, message_bytes, optimum, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), np.asarray(local.agents.sent))
-    run = Run(engine, experiment, rules, local, shared, History.empty())
+    run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None:
         _open_folder(run, folder, identity, resume, tabulate)

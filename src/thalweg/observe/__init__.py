@@ -4,7 +4,8 @@ from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
 from .plot import plot
-from .report import Table, write_report
+from .report import write_report
 from .result import Result, describe
+from .table import Table
 
 __all__ = ["History", "Ledger", "Outcome", "Result", "Table", "describe", "human_bytes", "plot", "write_report"]

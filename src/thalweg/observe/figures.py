@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 SOLID, DASHED, DASH_DOT, DOTTED = (), (7.0, 3.0), (9.0, 3.0, 2.0, 3.0), (1.5, 3.0)
 
+DRAWN_AGENTS = 2000  # a picture of more shows nothing
+
 
 @dataclasses.dataclass(frozen=True)
 class Line:
@@ -42,7 +44,7 @@ class Chart:
 
 def charts(result: "Result") -> tuple[Chart, ...]:
     """The charts of `result` that have something to show: the way to the solution, and to agreement."""
-    column = lambda name: np.asarray(result.history.scalars.get(name, np.full(len(result.history), np.nan)), float)  # noqa: E731
+    column = lambda name: np.asarray(result.history.scalars.get(name, np.full(len(result.history), np.nan)), float)
     solution = (
         Line("objective gap", column("gap"), BLUE, SOLID),
         Line("distance to the optimum", column("error"), VERMILLION, DASHED),

@@ -61,7 +61,7 @@ def fit(rounds: np.ndarray, errors: np.ndarray) -> tuple[float | None, int, int]
     if end - start + 1 < FEWEST:
         return None, 0, 0
     slope = np.polyfit(k[start : end + 1] - k[start], log[start : end + 1], 1)[0]
-    return float(np.exp(slope)), int(k[start]), int(k[end])
+    return (float(np.exp(slope)), int(k[start]), int(k[end])) if slope < 0 else (None, 0, 0)
 
 
 def rounds_per_tenfold(rate: float) -> float:

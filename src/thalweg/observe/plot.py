@@ -7,7 +7,7 @@ import numpy as np
 
 from thalweg._extras import require
 
-from .figures import Chart, charts
+from .figures import DRAWN_AGENTS, Chart, charts
 from .layout import layout
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .result import Result
 
-DRAWN_AGENTS = 2000
+ARROWS = 400
 SIZE = (5.2, 3.8)  # inches, of one panel
 
 
@@ -66,6 +66,7 @@ def _chart(axis: "Axes", chart: Chart, rounds: np.ndarray) -> None:
         axis.set_ylim(10.0 ** (low - 0.1), 10.0 ** (max(high, low + 1) + 0.1))
     axis.set_title(chart.title, fontsize=11, loc="left")
     axis.set_xlabel("round")
+    axis.set_xlim(0, max(rounds[-1], 1))
     axis.grid(axis="y", color="#e8ebee")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
@@ -75,29 +76,40 @@ def _network(figure: "Figure", axis: "Axes", result: "Result") -> None:
     require("matplotlib", "plot")
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.patheffects import withStroke
 
     n, edges = len(result.names), np.asarray(result.graph.get("edges", ()), int).reshape(-1, 2)
     points = result.graph.get("positions")
     points = layout(edges, n) if points is None else np.asarray(points, float)
     opacity = float(np.clip(25 / np.sqrt(len(edges) + 1), 0.12, 0.75))
-    axis.add_collection(LineCollection(points[edges], colors="#78828c", linewidths=0.8, alpha=opacity, zorder=1))
     size = float(np.clip(6000 / n, 6, 220))
+    if result.graph.get("directed", False) and len(edges) <= ARROWS:
+        rim_to_rim = {"arrowstyle": "-|>", "color": "#78828c", "shrinkA": size**0.5 / 2, "shrinkB": size**0.5 / 2}
+        for sender, receiver in edges:
+            axis.annotate("", points[receiver], points[sender], arrowprops=rim_to_rim, zorder=1)
+    else:
+        axis.add_collection(LineCollection(points[edges], colors="#78828c", linewidths=0.8, alpha=opacity, zorder=1))
+    rim = {"s": size, "edgecolors": "#2b3138", "linewidths": 0.6}
     label, values = _last_values(result)
     if values is None:
-        axis.scatter(*points.T, s=size, color="#2a788e", edgecolors="#2b3138", linewidths=0.6, zorder=2)
+        axis.scatter(*points.T, color="#2a788e", **rim, zorder=2)
     else:
         finite = values[np.isfinite(values)]
         logarithmic = finite.size and finite.min() > 0 and finite.max() / finite.min() > 50
         norm = (LogNorm if logarithmic else Normalize)(*((finite.min(), finite.max()) if finite.size else (0, 1)))
-        axis.scatter(*points.T, s=size, color="#d5d9dd", edgecolors="#2b3138", linewidths=0.6, zorder=2)  # shows where not finite
-        dots = axis.scatter(*points.T, s=size, c=values, cmap="viridis", norm=norm, edgecolors="#2b3138", linewidths=0.6, zorder=3)
+        axis.scatter(*points.T, color="#d5d9dd", **rim, zorder=2)  # seen where the value is not finite
+        dots = axis.scatter(*points.T, c=values, cmap="viridis", norm=norm, **rim, zorder=3)
         bar = figure.colorbar(dots, ax=axis, label=f"{label}, last record", shrink=0.8, format="%.3g")
         if logarithmic:
             bar.set_ticks(np.geomspace(finite.min(), finite.max(), 5))
             bar.ax.minorticks_off()
     if n <= 24:
         for name, point in zip(result.names, points, strict=True):
-            axis.annotate(name, point, (0, size**0.5 / 2 + 3), textcoords="offset points", ha="center", fontsize=8, parse_math=False)
+            low = point[1] < points[:, 1].mean() - 1e-9  # names stand outwards, where edges are few
+            away = (0, -(size**0.5) / 2 - 3 if low else size**0.5 / 2 + 3)
+            style = {"ha": "center", "va": "top" if low else "bottom", "fontsize": 8, "parse_math": False}
+            text = axis.annotate(name, point, away, textcoords="offset points", **style)
+            text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     axis.set_title("Network", fontsize=11, loc="left")
     axis.margins(0.18)
     axis.set_aspect("equal")

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from thalweg.problem.constants import Constants, Memo, complete
+from thalweg.problem.constants import Constants, Known, Memo, complete
 from thalweg.problem.regularizer import Regularizer, check_step
 
 Scalar = Float[Array, ""]
@@ -105,8 +105,8 @@ class Problem(eqx.Module):
         """The oracle of the agent that holds `piece` (one entry of `pieces`, without the leading axis)."""
 
     @abc.abstractmethod
-    def _known_constants(self) -> Constants:
-        """What is known of L_i and μ_i of the φ_i without looking at Hessians; None where nothing is."""
+    def _known_constants(self) -> Known:
+        """What is known of L_i and μ_i of the φ_i without looking at Hessians."""
 
     def __repr__(self) -> str:
         term = "" if self.regularizer is None else f", r = {self.regularizer}"

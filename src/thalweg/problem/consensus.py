@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from thalweg.problem import checks
 from thalweg.problem.base import Local, Problem, scaled
-from thalweg.problem.constants import Constants, Memo, given
+from thalweg.problem.constants import Known, Memo, given
 from thalweg.problem.inner import solve_prox
 from thalweg.problem.regularizer import Regularizer, Zero
 
@@ -137,8 +137,8 @@ class Consensus(Problem):
             piece.scale, piece.data, self.regularizer or Zero(), self.function, self.proximal, self.gradient_noise
         )
 
-    def _known_constants(self) -> Constants:
-        return Constants(*self.curvature, self.source).times(self.n * self.weights)
+    def _known_constants(self) -> Known:
+        return Known(*self.curvature, self.source).times(self.n * self.weights)
 
 
 def stack_agents(data: PyTree, names: Sequence[str] | None) -> tuple[PyTree, int]:

@@ -37,8 +37,8 @@ class Constants:
         source: "exact", "given" (by the user) or "estimated" (from Hessians at a few points).
     """
 
-    smoothness: np.ndarray | None
-    strong_convexity: np.ndarray | None
+    smoothness: np.ndarray
+    strong_convexity: np.ndarray
     source: Source
 
     @property
@@ -47,16 +47,26 @@ class Constants:
         weakest = float(self.strong_convexity.min())
         return float(self.smoothness.max()) / weakest if weakest > 0 else float("inf")
 
-    def times(self, scale: np.ndarray) -> "Constants":
-        """The constants of scale_i·f_i."""
-        return Constants(*(None if c is None else scale * c for c in (self.smoothness, self.strong_convexity)), self.source)
-
     def __str__(self) -> str:
         low, high = self.smoothness.min(), self.smoothness.max()
         return (
             f"L_i in [{low:.4g}, {high:.4g}], μ_i ≥ {self.strong_convexity.min():.4g}, "
             f"condition number {self.condition_number:.4g} ({self.source})"
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of the constants without looking at Hessians; None where nothing is. Fields as in `Constants`."""
+
+    smoothness: np.ndarray | None
+    strong_convexity: np.ndarray | None
+    source: Source
+
+    def times(self, scale: np.ndarray) -> "Known":
+        """The constants of scale_i·f_i."""
+        parts = (self.smoothness, self.strong_convexity)
+        return Known(*(None if part is None else scale * part for part in parts), self.source)
 
 
 class Memo:
@@ -89,7 +99,7 @@ class Memo:
         self._seen, self._answer = [weakref.ref(leaf) for leaf in leaves], answer
 
 
-def given(smoothness: Any, strong_convexity: Any, n: int) -> Constants:
+def given(smoothness: Any, strong_convexity: Any, n: int) -> Known:
     """The user's constants of the f_i: numbers, or arrays `[n]`, or None where not given.
 
     Raises:
@@ -112,13 +122,13 @@ def given(smoothness: Any, strong_convexity: Any, n: int) -> Constants:
             f"strong_convexity of agent {i}: got {lower[i]}, expected at most its smoothness {upper[i]}; "
             "strong_convexity is the smallest curvature, smoothness the largest"
         )
-    return Constants(upper, lower, "given")
+    return Known(upper, lower, "given")
 
 
-def complete(known: Constants, problem: Any) -> Constants:
+def complete(known: Known, problem: Any) -> Constants:
     """`known`, with what is missing estimated."""
     if known.smoothness is not None and known.strong_convexity is not None:
-        return known
+        return Constants(known.smoothness, known.strong_convexity, known.source)
     found = estimate_constants(problem)
     return Constants(
         found.smoothness if known.smoothness is None else known.smoothness,

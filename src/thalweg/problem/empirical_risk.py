@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from thalweg.problem import checks
 from thalweg.problem.base import Local, Problem, scaled
-from thalweg.problem.constants import Constants, Memo, given
+from thalweg.problem.constants import Known, Memo, given
 from thalweg.problem.inner import solve_prox
 from thalweg.problem.regularizer import Regularizer, Zero
 
@@ -58,7 +58,7 @@ class EmpiricalRiskLocal(Local):
 
     def loss(self, x):
         each = jax.vmap(self.function, in_axes=(None, 0))(x, self.data)
-        if self.mask is None:
+        if self.mask is None or self.count is None:
             return jnp.mean(each)
         return jnp.sum(each * self.mask.astype(each.dtype)) / self.count.astype(each.dtype)
 
@@ -160,8 +160,8 @@ class EmpiricalRisk(Problem):
             piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.function, self.batch_size
         )
 
-    def _known_constants(self) -> Constants:
-        return Constants(*self.curvature, "given").times(self.n * self.weights)
+    def _known_constants(self) -> Known:
+        return Known(*self.curvature, "given").times(self.n * self.weights)
 
 
 def _weights(weights: Any, counts: np.ndarray) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from thalweg.problem.base import Local, Problem, scaled
-from thalweg.problem.constants import Constants, Memo
+from thalweg.problem.constants import Known, Memo
 from thalweg.problem.inner import solve_prox
 from thalweg.problem.regularizer import Regularizer, Ridge, Zero
 
@@ -84,9 +84,10 @@ class Folded(Problem):
     def local(self, piece: PyTree) -> FoldedLocal:
         return FoldedLocal(self.base.local(piece), Zero())
 
-    def _known_constants(self) -> Constants:
-        curvature = self.base.regularizer.curvature()
+    def _known_constants(self) -> Known:
+        term = self.base.regularizer
+        curvature = None if term is None else term.curvature()
         if curvature is None:
-            return Constants(None, None, "estimated")
+            return Known(None, None, "estimated")
         base, scale = self.base.constants, self.n * self.weights
-        return Constants(base.smoothness + curvature[0] * scale, base.strong_convexity + curvature[1] * scale, base.source)
+        return Known(base.smoothness + curvature[0] * scale, base.strong_convexity + curvature[1] * scale, base.source)

@@ -85,7 +85,7 @@ class LinearModel(eqx.Module):
 def linear_model(loss: Callable, fit_intercept: bool = True) -> LinearModel:
     """A loss on x = {"weights", "bias"} and examples (features, label), from a loss of (prediction, label).
 
-        model = linear_model(logistic)
-        problem = EmpiricalRisk(model, data, model.start(d))
+    model = linear_model(logistic)
+    problem = EmpiricalRisk(model, data, model.start(d))
     """
     return LinearModel(loss, fit_intercept)

@@ -4,7 +4,6 @@ Axes: `n` agents.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from thalweg.problem import checks
 from thalweg.problem.base import Local, Problem, scaled
 from thalweg.problem.consensus import normal_like, stack_agents
-from thalweg.problem.constants import Constants, Memo
+from thalweg.problem.constants import Known, Memo
 from thalweg.problem.regularizer import Regularizer, Zero
 
 
@@ -124,5 +123,5 @@ class Measurements(Problem):
         value = piece.data if self.signal is None else self.signal(piece.data, self.round)
         return MeasurementsLocal(piece.scale, value, Zero(), self.noise)
 
-    def _known_constants(self) -> Constants:
-        return Constants(np.ones(self.n), np.ones(self.n), "exact")
+    def _known_constants(self) -> Known:
+        return Known(np.ones(self.n), np.ones(self.n), "exact")

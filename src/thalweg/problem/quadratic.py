@@ -93,7 +93,7 @@ def quadratic(
     return Consensus(
         quadratic_loss,
         {"A": A, "b": b, "c": np.broadcast_to(c, (len(A),))},
-        jnp.zeros(A.shape[1], floating) if x0 is None else x0,
+        np.zeros(A.shape[1], floating) if x0 is None else x0,
         weights=weights,
         regularizer=regularizer,
         smoothness=np.maximum(smoothness, np.finfo(np.float64).tiny),

@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from thalweg.problem.base import Problem
+from thalweg.problem.regularizer import Zero
 
 DENSE_VARIABLES = 1000
 MAX_POLISH = 30
@@ -135,9 +136,10 @@ def _curvature_remark(hessian: Any) -> str:
 
 def _proximal(problem: Problem, start: Any, unravel: Callable, limit: float) -> tuple[Any, float, str, str]:
     gradient = jax.grad(lambda z: jnp.sum(problem.weights * problem.losses(unravel(z))))
+    term = problem.regularizer or Zero()
 
     def prox_step(y, slope, curvature):
-        moved = problem.regularizer.prox(unravel(y - slope / curvature), 1 / curvature)
+        moved = term.prox(unravel(y - slope / curvature), 1 / curvature)
         return ravel_pytree(moved)[0]
 
     def too_steep(y, slope, x, curvature):
@@ -148,9 +150,7 @@ def _proximal(problem: Problem, start: Any, unravel: Callable, limit: float) -> 
     def step(state):
         x, y, momentum, curvature, _, iteration = state
         slope = gradient(y)
-        curvature = jax.lax.while_loop(
-            lambda c: too_steep(y, slope, prox_step(y, slope, c), c), lambda c: 2 * c, curvature
-        )
+        curvature = jax.lax.while_loop(lambda c: too_steep(y, slope, prox_step(y, slope, c), c), lambda c: 2 * c, curvature)
         new = prox_step(y, slope, curvature)
         # Restart when the step points against the momentum: then the extrapolation has overshot.
         restart = jnp.vdot(y - new, new - x) > 0
@@ -167,7 +167,7 @@ def _proximal(problem: Problem, start: Any, unravel: Callable, limit: float) -> 
     @jax.jit
     def run(start):
         # Feasible from the first iterate on, also when x0 is not.
-        first = ravel_pytree(problem.regularizer.prox(unravel(start), 1.0))[0]
+        first = ravel_pytree(term.prox(unravel(start), 1.0))[0]
         state = (first, first, jnp.ones(()), jnp.full((), 1e-3), jnp.full((), jnp.inf), 0)
         return jax.lax.while_loop(unfinished, step, state)
 

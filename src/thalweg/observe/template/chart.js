@@ -96,7 +96,7 @@ function lineChart(host, spec, data) {
     if (shown) for (const end of ["x1", "x2"]) marker.setAttribute(end, toX(data[axis][record]));
   }
 
-  onWidth(holder, (now) => { width = now; draw(); });
+  onWidth(holder, 330, (now) => { width = now; draw(); });
   return {setAxis(name) { axis = name; if (width) draw(); }, mark};
 }
 

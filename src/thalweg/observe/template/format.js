@@ -8,7 +8,7 @@ function number(value, digits = 4) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
   if (value === 0 || (size >= 1e-3 && size < 1e5)) {
-    return (size >= 10 ** digits ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(digits))).replace("-", "−");
+    return (size >= 10 ** (digits - 1) ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(digits))).replace("-", "−");
   }
   const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
   return String(+mantissa).replace("-", "−") + " × " + power(+exponent);
@@ -67,8 +67,8 @@ function showTip(event, content) {
 }
 const hideTip = () => { tip.hidden = true; };
 
-// Draws again when the width has changed; `draw` gets the width.
-function onWidth(host, draw) {
+// Draws again when the width has changed; `draw` gets the width in pixels, on paper `printed`.
+function onWidth(host, printed, draw) {
   let drawn = 0;
   function fit() {
     const width = Math.round(host.clientWidth);
@@ -76,4 +76,6 @@ function onWidth(host, draw) {
   }
   fit();
   new ResizeObserver(() => requestAnimationFrame(fit)).observe(host);
+  addEventListener("beforeprint", () => draw((drawn = printed)));
+  addEventListener("afterprint", fit);
 }

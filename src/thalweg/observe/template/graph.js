@@ -1,9 +1,10 @@
 // The network, its agents coloured by a value that changes from record to record.
 
-// matplotlib's viridis at 0, 0.1, …, 1.
+// matplotlib's viridis at 0, 1/16, …, 1.
 const VIRIDIS = [
-  [68, 1, 84], [72, 36, 117], [65, 68, 135], [53, 95, 141], [42, 120, 142], [33, 145, 140],
-  [34, 168, 132], [68, 191, 112], [122, 209, 81], [189, 223, 38], [253, 231, 37],
+  [68, 1, 84], [72, 24, 106], [71, 45, 123], [66, 64, 134], [59, 82, 139], [51, 99, 141],
+  [44, 114, 142], [38, 130, 142], [33, 145, 140], [31, 160, 136], [40, 174, 128], [63, 188, 115],
+  [94, 201, 98], [132, 212, 75], [173, 220, 48], [216, 226, 25], [253, 231, 37],
 ];
 const MISSING = "#d5d9dd";
 const SVG_AGENTS = 400, SVG_EDGES = 6000, LABELLED = 24, ARROWS = 400;
@@ -68,7 +69,7 @@ function networkPicture(host, data) {
     painter?.paint((i) => (column ? column.scale.colour(value(i)) : "#2a788e"));
     listener(data.round[record]);
   }
-  onWidth(picture, (width) => {
+  onWidth(picture, 400, (width) => {
     const place = placement(data, width);
     const large = n > SVG_AGENTS || data.edges.length / 2 > SVG_EDGES;
     painter = (large ? canvasPainter : svgPainter)(picture, data, place);
