@@ -11,7 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from jaxtyping import install_import_hook
 
 with install_import_hook("thalweg", "typechecking.check"):
-    import thalweg  # noqa: F401
+    import thalweg
+
+    thalweg.solve  # noqa: B018  (public names load on first use; load them under the type checker)
 
 import jax
 

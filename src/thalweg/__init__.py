@@ -3,16 +3,36 @@
     minimise Σ_i w_i f_i(x) + r(x)          agent i alone can evaluate f_i
 
 State the problem (`Consensus`, `EmpiricalRisk`, `Measurements`), choose a network (`tw.network`) and an algorithm
-(`tw.algorithms`), and `solve`.
+(`tw.algorithms`), and `solve`. `tw.experiment.load(path)` reads all of it from a file.
 """
 
-from . import algorithm, data, engine, message, network, observe, problem
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
-from .algorithm import *  # noqa: F403
-from .algorithm import peer as algorithms
-from .algorithm.peer import *  # noqa: F403
-from .engine import Debug, RoleFailure, Sharded, Simulated, Stop, solve
-from .network import Network
-from .observe import History, Ledger, Outcome, Result
-from .problem import *  # noqa: F403
-from .problem import losses
+
+if TYPE_CHECKING:
+    from . import apps, experiment
+    from ._api import *
+
+# Loaded when asked for by name, each by itself.
+_PARTS = ("apps", "experiment")
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, loaded with JAX when the first of them is used."""
+    if name in _PARTS:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__all__":
+        return __dir__()
+    api = importlib.import_module(f"{__name__}._api")
+    if not hasattr(api, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, getattr(api, name))
+
+
+def __dir__() -> list[str]:
+    api = importlib.import_module(f"{__name__}._api")
+    return sorted({"__version__", *_PARTS, *(name for name in vars(api) if not name.startswith("_"))})

@@ -18,6 +18,7 @@ from thalweg.observe import History, Outcome, Result, Table, write_report
 from thalweg.observe.figures import charts, sample
 from thalweg.observe.layout import layout
 from thalweg.observe.mixing import Mixing, fit
+from thalweg.observe.payload import payload
 from thalweg.observe.report import page
 from thalweg.observe.text import number
 
@@ -98,6 +99,7 @@ def test_no_name_can_break_out(names):
     assert len(document.scripts) == 2
     assert not [tag for tag, _ in document.tags if tag == "img"]
     assert json.loads(document.scripts[0])["graph"]["names"] == names
+    assert not re.search(r"[<>&\u2028\u2029]", payload(run))
 
 
 def test_values_that_are_not_finite_become_gaps():

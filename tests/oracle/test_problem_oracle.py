@@ -167,7 +167,7 @@ def test_folded_examples():
         local = problem.local(jax.tree.map(lambda a, i=i: a[i], problem.pieces))
         assert local.examples == count
         assert local.max_examples == 5
-        each = jax.vmap(lambda j, local=local: local.example_grad(x, j))(jnp.arange(count))
+        each = jax.jit(jax.vmap(lambda j, local=local: local.example_grad(x, j)))(jnp.arange(count))
         for leaf, expected in zip(jax.tree.leaves(each), jax.tree.leaves(local.grad(x)), strict=True):
             np.testing.assert_allclose(leaf.mean(axis=0), expected, atol=1e-14)
 
@@ -215,16 +215,18 @@ def test_dtypes_are_kept():
     data = [(f.astype(np.float64), y) for f, y in ragged()]
     x0 = {"w": np.zeros(D, np.float32), "b": np.zeros((), np.float32)}
     problem = tp.EmpiricalRisk(logistic, data, x0, batch_size=2, regularizer=tp.l2(0.1))
-    asks = {
-        "grad": lambda local: local.grad(problem.x0),
-        "stochastic": lambda local: local.stochastic_grad(problem.x0, jax.random.key(0)),
-        "prox": lambda local: local.prox(problem.x0, 0.5),
-        "example": lambda local: local.example_grad(problem.x0, 0),
-        "r": lambda local: local.regularizer.prox(problem.x0, 0.5),
-    }
     for problem_ in (problem, problem.folded()):
-        for ask in asks.values():
-            assert {leaf.dtype for leaf in jax.tree.leaves(every(problem_, ask))} == {np.dtype(np.float32)}
+        answers = every(
+            problem_,
+            lambda local: [
+                local.grad(problem.x0),
+                local.stochastic_grad(problem.x0, jax.random.key(0)),
+                local.prox(problem.x0, 0.5),
+                local.example_grad(problem.x0, 0),
+                local.regularizer.prox(problem.x0, 0.5),
+            ],
+        )
+        assert {leaf.dtype for leaf in jax.tree.leaves(answers)} == {np.dtype(np.float32)}
     assert problem.dtype == np.float32
     assert problem.size == D + 1
 

@@ -20,20 +20,24 @@ def quadratic_data(n=5, d=4):
     return A @ A.swapaxes(1, 2), generator.standard_normal((n, d))
 
 
-@pytest.mark.parametrize("step", [1e-3, 0.5, 100.0])
-def test_quadratic_prox_in_closed_form_and_by_newton(step):
+def test_quadratic_prox_in_closed_form_and_by_newton():
     A, b = quadratic_data()
     n, d = b.shape
     w = np.arange(1.0, n + 1)
     v = np.random.default_rng(0).standard_normal(d)
     scale = n * w / w.sum()
-    expected = [
-        np.linalg.solve(s * A_i + np.eye(d) / step, v / step - s * b_i) for s, A_i, b_i in zip(scale, A, b, strict=True)
-    ]
     closed = tp.quadratic(A, b, weights=w)
     inner = tp.Consensus(lambda x, data: 0.5 * x @ data[0] @ x + data[1] @ x, (A, b), np.zeros(d), weights=w)
-    np.testing.assert_allclose(every(closed, lambda local: local.prox(v, step)), expected, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(every(inner, lambda local: local.prox(v, step)), expected, rtol=1e-8, atol=1e-10)
+
+    @jax.jit
+    def both(step):
+        return [jax.vmap(lambda piece, p=p: p.local(piece).prox(v, step))(p.pieces) for p in (closed, inner)]
+
+    for step in (1e-3, 0.5, 100.0):
+        systems = zip(scale, A, b, strict=True)
+        expected = [np.linalg.solve(s * A_i + np.eye(d) / step, v / step - s * b_i) for s, A_i, b_i in systems]
+        for found in both(step):
+            np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
 def logistic(x, example):
@@ -41,31 +45,35 @@ def logistic(x, example):
     return jnp.logaddexp(0.0, margin) - example[1] * margin
 
 
-@pytest.mark.parametrize("step", [0.1, 10.0, 1e4])
-def test_logistic_prox_against_scipy(step):
+def test_logistic_prox_against_scipy():
     generator = np.random.default_rng(1)
     data = [(generator.standard_normal((m, 3)), generator.integers(0, 2, m)) for m in (20, 9)]
     problem = tp.EmpiricalRisk(logistic, data, {"w": np.zeros(3), "b": 0.0})
     v = {"w": generator.standard_normal(3), "b": np.array(0.5)}
-    found = every(problem, lambda local: local.prox(v, step))
-    start = every(problem, lambda local: local.prox(v, step, x_init={"w": jnp.ones(3), "b": jnp.array(-2.0)}))
+    elsewhere = {"w": np.ones(3), "b": np.array(-2.0)}
     target = np.append(v["w"], v["b"])
-    for i, (features, labels) in enumerate(data):
-        scale = problem.n * problem.weights[i]
 
-        def definition(z, features=features, labels=labels, scale=scale):
-            margin = features @ z[:3] + z[3]
-            error = 1 / (1 + np.exp(-margin)) - labels
-            value = scale * np.mean(np.logaddexp(0, margin) - labels * margin) + np.sum((z - target) ** 2) / (2 * step)
-            slope = scale * np.append(features.T @ error, error.sum()) / len(labels) + (z - target) / step
-            return value, slope
+    @jax.jit
+    def prox(step, x_init):
+        return jax.vmap(lambda piece: problem.local(piece).prox(v, step, x_init))(problem.pieces)
 
-        best = scipy.optimize.minimize(definition, target, jac=True, method="BFGS", options={"gtol": 1e-9}).x
-        for x in (found, start):
-            z = np.append(x["w"][i], x["b"][i])
-            np.testing.assert_allclose(z, best, atol=2e-6)
-            # The stated tolerance: distance ≤ s‖∇h‖, with ‖∇h‖ tiny beside the two terms that cancel in it.
-            assert np.linalg.norm(definition(z)[1]) < 1e-11
+    def definition(z, features, labels, scale, step):
+        margin = features @ z[:3] + z[3]
+        error = 1 / (1 + np.exp(-margin)) - labels
+        value = scale * np.mean(np.logaddexp(0, margin) - labels * margin) + np.sum((z - target) ** 2) / (2 * step)
+        slope = scale * np.append(features.T @ error, error.sum()) / len(labels) + (z - target) / step
+        return value, slope
+
+    for step in (0.1, 10.0, 1e4):
+        found = [prox(step, start) for start in (v, elsewhere)]
+        for i, part in enumerate(data):
+            rest = (*part, problem.n * problem.weights[i], step)
+            best = scipy.optimize.minimize(definition, target, rest, jac=True, method="BFGS", options={"gtol": 1e-9}).x
+            for x in found:
+                z = np.append(x["w"][i], x["b"][i])
+                np.testing.assert_allclose(z, best, atol=2e-6)
+                # The stated tolerance: distance ≤ s‖∇h‖, with ‖∇h‖ tiny beside the two terms that cancel in it.
+                assert np.linalg.norm(definition(z, *rest)[1]) < 1e-11
 
 
 @pytest.mark.parametrize("d", [5, 300])
@@ -79,9 +87,8 @@ def test_newton_direct_and_by_conjugate_gradients(d):
 
 def test_float32_reaches_its_stated_tolerance():
     v = np.linspace(-3, 3, 6)
-    exact = solve_prox(lambda z: jnp.sum(jnp.logaddexp(0, z)), jnp.asarray(v), 0.7, jnp.asarray(v))
-    single = jnp.asarray(v, jnp.float32)
-    found = solve_prox(lambda z: jnp.sum(jnp.logaddexp(0, z)), single, 0.7, single)
+    prox = jax.jit(lambda v: solve_prox(lambda z: jnp.sum(jnp.logaddexp(0, z)), v, 0.7, v))
+    exact, found = prox(v), prox(jnp.asarray(v, jnp.float32))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, exact, atol=2e-5)
 

@@ -35,7 +35,7 @@ def test_mean_over_all_minibatches_is_the_gradient(counts, batch_size):
     for i, m in enumerate(counts):
         local = agent(problem, i)
         batches = jnp.array(list(itertools.product(range(m), repeat=batch_size)))
-        gradients = jax.vmap(lambda batch, local=local: local.batch_grad(x, batch))(batches)
+        gradients = jax.jit(jax.vmap(lambda batch, local=local: local.batch_grad(x, batch)))(batches)
         np.testing.assert_allclose(gradients.mean(axis=0), local.grad(x), atol=1e-14)
 
 
@@ -45,7 +45,7 @@ def test_mean_over_all_examples_is_the_gradient(counts):
     x = np.array([0.7, -1.2])
     for i, m in enumerate(counts):
         local = agent(problem, i)
-        gradients = jax.vmap(lambda j, local=local: local.example_grad(x, j))(jnp.arange(m))
+        gradients = jax.jit(jax.vmap(lambda j, local=local: local.example_grad(x, j)))(jnp.arange(m))
         np.testing.assert_allclose(gradients.mean(axis=0), local.grad(x), atol=1e-14)
 
 
@@ -54,7 +54,7 @@ def test_draws_are_uniform_over_own_examples():
     problem = make((4, 2), 8)
     for i, m in enumerate((4, 2)):
         keys = jax.random.split(jax.random.key(5), 2000)
-        drawn = np.asarray(jax.vmap(agent(problem, i).draw)(keys)).ravel()
+        drawn = np.asarray(jax.jit(jax.vmap(lambda key, i=i: agent(problem, i).draw(key)))(keys)).ravel()
         counts = np.bincount(drawn, minlength=m)
         assert len(counts) == m
         expected = len(drawn) / m

@@ -15,7 +15,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--window-size=1200,1600",
 )  # fmt: skip
-NASTY = 'Søren </script><b onclick="x">&amp; ‖x‖'
+NASTY = 'Søren </script ><b onclick="x">&amp; ‖x‖'
 
 pytestmark = pytest.mark.skipif(not (shutil.which(CHROMIUM) and shutil.which(DRIVER)), reason=f"needs {CHROMIUM} and {DRIVER}")
 
@@ -176,6 +176,17 @@ def test_the_guide_lies_on_what_it_predicts(show):
     assert len(measured) == 41
     np.testing.assert_allclose(guide, measured, atol=0.11)
     np.testing.assert_allclose(np.diff(measured, n=2, axis=0), 0, atol=0.21)  # a straight line on a log scale
+
+
+def test_gaps_stay_gaps(show):
+    """Neither a bridge over what is missing nor a drop to zero."""
+    run = report_run(4, 9)
+    objective = np.array([5.0, 4, 3, np.nan, 3.5, 3, np.inf, 2.5, 2, 2])
+    run = with_history(run, {"objective": objective, "gap": np.full(10, np.nan)})
+    browser = show(run)
+    assert "Objective (linear scale)" in one(browser, ".chart h3").text
+    pieces = one(browser, ".chart path.curve").get_attribute("d").split("M")[1:]
+    assert [piece.count("L") + 1 for piece in pieces] == [3, 2, 3]
 
 
 def test_large_graphs_are_drawn_on_a_canvas(show):

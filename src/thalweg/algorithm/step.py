@@ -1,6 +1,7 @@
 """Hyper-parameters: what an algorithm's step size may be, and how an open one is filled."""
 
 import dataclasses
+import typing
 from typing import TypeVar
 
 import equinox as eqx
@@ -53,10 +54,11 @@ def localise(algorithm: T, local_smoothness: np.ndarray) -> T:
 def traced(algorithm: T, dtype) -> T:
     """`algorithm` with float hyper-parameters as arrays of `dtype`, so that a new value compiles nothing."""
 
-    def leaf(value):
+    def leaf(field, value):
         if isinstance(value, PerAgent):
             return PerAgent(np.asarray(value.values, dtype))
-        return jnp.asarray(value, dtype) if isinstance(value, float | np.floating) else value
+        real = float in (field.type, *typing.get_args(field.type)) and value is not None
+        return jnp.asarray(value, dtype) if real or isinstance(value, float | np.floating) else value
 
-    changes = {f.name: leaf(getattr(algorithm, f.name)) for f in dataclasses.fields(algorithm)}
+    changes = {f.name: leaf(f, getattr(algorithm, f.name)) for f in dataclasses.fields(algorithm)}
     return dataclasses.replace(algorithm, **changes)

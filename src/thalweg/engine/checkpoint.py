@@ -48,6 +48,7 @@ def load(folder: Path, like: Any, expected: dict[str, Any]) -> tuple[Any, dict[s
     with np.load(folder / meta["files"]["state"], allow_pickle=False) as file:
         stored = [file[f"arr_{i}"] for i in range(len(file.files))]
     leaves, structure = jax.tree.flatten(like)
+    stored = [a.view(b.dtype) if a.dtype == f"V{b.dtype.itemsize}" else a for a, b in zip(stored, leaves, strict=False)]
     if [(a.shape, a.dtype) for a in stored] != [(np.shape(a), np.dtype(a.dtype)) for a in leaves]:
         raise ValueError(f"{folder} holds a run whose state has other shapes or dtypes; choose another folder")
     with np.load(folder / meta["files"]["history"], allow_pickle=False) as file:

@@ -17,12 +17,18 @@ from .metrics import estimates
 from .peer_round import restart_agents
 
 
+# What is done for the history alone: no role of the algorithm, and the driver looks at its results.
+MEASURING = ("estimate", "measure")
+
+
 class RoleFailure(ArithmeticError):
     """A role returned a value that is not finite from inputs that were.
 
     Attributes:
-        agent: position of the agent; role: what it was doing; inputs: what it was given.
+        agent: position of the agent; role: what it was doing; inputs: what it was given; round: when (None before round 0).
     """
+
+    round: int | None = None
 
     def __init__(self, agent: int, role: str, inputs: Any, output: Any):
         self.agent, self.role, self.inputs, self.output = agent, role, inputs, output
@@ -34,7 +40,7 @@ class OneByOne:
 
     Attributes:
         check: raise `RoleFailure` where finite inputs give a result that is not finite.
-        wire: bytes of payload that were really packed, per call of `encode`.
+        wire: `[n]` bytes of payload that were really packed for one link, per exchange of messages.
     """
 
     axis = None
@@ -50,15 +56,18 @@ class OneByOne:
         for i in range(n):
             mine = [arg if axis is None else jax.tree.map(lambda leaf, i=i: leaf[i], arg) for arg, axis in pairs]
             out = compiled(jnp.asarray(0, jnp.uint32), *mine)
-            if self.check and _finite(mine) and not _finite(out):
+            if self.check and name not in MEASURING and _finite(mine) and not _finite(out):
                 raise RoleFailure(i, name, mine[1:], out)
             results.append(out)
-        if name.startswith("encode"):
-            self.wire.append([len(pack(wire)) for _, wire, _ in results])
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     def network_role(self, name: str, function: Callable, *args: Any) -> Any:
         return self._compile(name, function)(jnp.asarray(0, jnp.uint32), *args)
+
+    def post(self, common: Any, each: Any) -> None:
+        first = jax.tree.map(lambda leaf: leaf[:, 0], each)  # encodings have one size: any slot stands for all
+        n = jax.tree.leaves((common, each))[0].shape[0]
+        self.wire.append([len(pack(jax.tree.map(lambda leaf, i=i: leaf[i], (common, first)))) for i in range(n)])
 
     def everyone(self, tree: Any) -> Any:
         return tree
@@ -125,6 +134,7 @@ class Debugger:
                 try:
                     local, info = loop.one_round(executor, e, rules, local, jnp.asarray(k, jnp.int32))
                 except RoleFailure as failure:
+                    failure.round = k
                     failure.add_note(f"in round {k}")
                     raise
                 report, k = loop.reported(executor, rules, info), k + 1

@@ -67,12 +67,13 @@ def drive(
                 until = min(rounds, _next_record(run, before + length))
                 local, shared, records = run.engine.advance(run.experiment, run.rules, run.local, run.shared, until)
             except RoleFailure as failure:
+                _stand_at(run, failure.round, tabulate)
                 _save(run, folder, meta, tabulate.messages)
-                note = " ".join(getattr(failure, "__notes__", ()))
-                return Outcome.NOT_FINITE, f"{names[failure.agent]}, {failure.role}, {note}: {failure}"
+                return Outcome.NOT_FINITE, f"{names[failure.agent]}, {failure.role}, in round {failure.round}: {failure}"
             jax.block_until_ready(local)
             elapsed = time.monotonic() - start
             if bool(shared.broken):
+                run.history = run.history.extended(*tabulate(records, int(records.count) - 1))
                 outcome, reason = _find_break(run, int(shared.round), tabulate, names)
                 _save(run, folder, meta, tabulate.messages)
                 return outcome, reason
@@ -104,28 +105,47 @@ def _next_length(length: int, done: int, elapsed: float) -> int:
 
 def _find_break(run: Run, broken_at: int, tabulate, names) -> tuple[Outcome, str]:
     """Replay from the last good state, round by round, to the first bad one; leave the run at the last good round."""
-    every_round = dataclasses.replace(run.rules, every=jax.numpy.asarray(1, jax.numpy.int32))
-    advance = lambda until: run.engine.advance(run.experiment, every_round, run.local, run.shared, until)  # noqa: E731
     while True:
-        local, shared, records = advance(broken_at)
+        local, shared, records = _every_round(run, broken_at)
         if bool(shared.broken):
             break
         run.local, run.shared = local, shared
     bad = int(shared.round)
-    if bad - 1 > run.round:
-        run.local, run.shared, good = advance(bad - 1)
-        run.history = run.history.extended(*tabulate(_last(good), 1))
+    _stand_at(run, bad - 1, tabulate)
     snapshot = jax.tree.map(lambda leaf: leaf[0], _last(records).snapshot)
     guilty = np.flatnonzero(~snapshot.finite)
-    if not guilty.size:
-        worst = int(np.argmax(snapshot.disagreement)) if snapshot.disagreement.size else 0
-        return Outcome.DIVERGED, (
-            f"in round {bad - 1} the estimates outgrew all bounds, {names[worst]} farthest; the result is the last good state"
+    if guilty.size:
+        others = f" and {guilty.size - 1} more" if guilty.size > 1 else ""
+        who = f"{names[int(guilty[0])]}{others} not finite in round {bad - 1}{_stage(run, bad - 1)}"
+        return Outcome.NOT_FINITE, f"{who}; the result is the last good state"
+    if not np.isfinite(snapshot.objective):
+        return Outcome.NOT_FINITE, (
+            f"the objective at the mean of the estimates is not finite after round {bad - 1}, while every agent's own loss is; "
+            "the result is the last good state"
         )
-    agent = names[int(guilty[0])]
-    others = f" and {guilty.size - 1} more" if guilty.size > 1 else ""
-    stage = _stage(run, bad - 1)
-    return Outcome.NOT_FINITE, f"{agent}{others} not finite in round {bad - 1}{stage}; the result is the last good state"
+    farthest = f", {names[int(np.argmax(snapshot.disagreement))]} farthest" if snapshot.disagreement.size else ""
+    return Outcome.DIVERGED, (
+        f"in round {bad - 1} the estimates outgrew all bounds{farthest}; the result is the last good state"
+    )
+
+
+def _every_round(run: Run, until: int):
+    """Advance with a record after every round, and no decision to stop: the run it replays made none."""
+    stop = run.rules.stop
+    if stop is not None and not stop.distributed:
+        stop = dataclasses.replace(stop, progress=jax.numpy.full_like(stop.progress, -1))
+    rules = dataclasses.replace(run.rules, every=jax.numpy.asarray(1, jax.numpy.int32), stop=stop)
+    return run.engine.advance(run.experiment, rules, run.local, run.shared, until)
+
+
+def _stand_at(run: Run, k: int, tabulate) -> None:
+    """Bring the run to round `k`, which is known to be good, and end its history there."""
+    records = None
+    while run.round < k:
+        run.local, run.shared, records = _every_round(run, k)
+    recorded = run.history["round"][-1] if len(run.history) else 0
+    if records is not None and recorded < k:
+        run.history = run.history.extended(*tabulate(_last(records), 1))
 
 
 def _last(records):

@@ -33,6 +33,9 @@ class Vectorised(eqx.Module):
         """`function` once, of the whole network (metrics)."""
         return isolate(function, self.zero)(*args) if self.deterministic else function(*args)
 
+    def post(self, common: Any, each: Any) -> None:
+        """The wire of every agent's messages: only looked at by engines that pack them."""
+
     def everyone(self, tree: Any) -> Any:
         """This device's agents → all agents, in order."""
         if self.axis is None:

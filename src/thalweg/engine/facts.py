@@ -20,17 +20,15 @@ def gather_facts(problem: Problem, algorithm: PeerAlgorithm, network: Network) -
     required = algorithm.needs & {"smooth", "strongly_convex"}
     if required or "constants" in algorithm.handles:
         smoothness, strong = np.asarray(problem.smoothness), np.asarray(problem.strong_convexity)
-        if not (np.isfinite(smoothness).all() and smoothness.max() > 0):
-            if not required:
-                smoothness = strong = None
-        if smoothness is None:
-            pass
-        elif not 0:
+        usable = np.isfinite(smoothness).all() and smoothness.max() > 0
+        if not usable and required:
             raise ValueError(
                 f"{name} needs smooth losses with a positive Lipschitz constant, got L_i = {smoothness.min():.4g} … "
                 f"{smoothness.max():.4g}; pass smoothness= to the problem, or use a method with a prox (tw.EdgeADMM)"
             )
-        if "strongly_convex" in algorithm.needs and not strong.min() > 0:
+        if not usable:
+            smoothness = strong = None
+        elif "strongly_convex" in algorithm.needs and not strong.min() > 0:
             raise ValueError(
                 f"{name} needs every local loss to be strongly convex, got min μ_i = {strong.min():.4g}; add tw.l2, or pass "
                 "strong_convexity= to the problem"

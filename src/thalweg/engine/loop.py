@@ -1,5 +1,6 @@
 """The compiled loop: rounds, records, stop rule. Bounds are traced, so that no length of run compiles anew."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -83,22 +84,27 @@ def one_round(executor, e: Experiment, rules: Rules, local: Local, k) -> tuple[L
         agents = eqx.tree_at(lambda a: a.state, agents, _keep(flags.done, local.agents.state, agents.state))
         _, weather = conditions(e.key, e.setting, e.world, k, 0, local.agents.channel)
         x = estimates(executor, e, agents)
-        flags = exchange_flags(rules.stop, e.key, e.world, flags, weather, x, k, executor.everyone)
+        flags = exchange_flags(executor, rules.stop, e.key, e.world, flags, weather, x, k)
     return Local(agents, local.previous, flags), info
 
 
 def record(executor, e: Experiment, rules: Rules, local: Local, shared: Shared):
-    """(local, shared, snapshot) after measuring the network at `shared.round`."""
+    """(local, shared, snapshot) after measuring the network at `shared.round`.
+
+    A look between two regular records (at the end of a run, before a resume) must leave no trace in what comes after it.
+    """
     k = shared.round
+    regular = k % rules.every == 0
     snapshot, x = measure(executor, e, local.agents, k, local.previous, k - shared.recorded, rules.reference)
     calm, done = shared.calm, shared.done
     if isinstance(local.flags, Flags):
         done = all_done(executor, local)
     elif rules.stop is not None:
-        calm = jnp.where(settled(rules.stop, snapshot), calm + 1, 0)
+        calm = jnp.where(regular, jnp.where(settled(rules.stop, snapshot), calm + 1, 0), calm)
         done = calm >= rules.stop.patience
     broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
-    return Local(local.agents, x, local.flags), Shared(k, k, calm, done & ~broken, broken), snapshot
+    previous, recorded = jnp.where(regular, x, local.previous), jnp.where(regular, k, shared.recorded)
+    return Local(local.agents, previous, local.flags), Shared(k, recorded, calm, done & ~broken, broken), snapshot
 
 
 def advance(executor, e: Experiment, rules: Rules, local: Local, shared: Shared, until):
@@ -139,7 +145,15 @@ def all_done(executor, local: Local) -> Bool[Array, ""]:
 
 
 def reported(executor, rules, info):
-    """The fields of `info` that the experiment reports."""
+    """The fields of `info` that the experiment reports.
+
+    Raises:
+        ValueError: the algorithm's info has no such field.
+    """
+    known = [field.name for field in dataclasses.fields(info)]
+    for name in rules.report:
+        if name not in known:
+            raise ValueError(f"solve: got report={name!r}, expected one of {', '.join(known)}, what agents learn in a round")
     return {name: executor.everyone(getattr(info, name)) for name in rules.report}
 
 

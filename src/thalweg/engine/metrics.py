@@ -21,7 +21,8 @@ class Snapshot(eqx.Module):
         movement: √(mean_i ‖x_i,k − x_i,k'‖²) / (k − k'), k' the previous record.
         scale: 1 + √(mean_i ‖x_i‖²), what relative tolerances are relative to.
         error: √(mean_i ‖x_i − x*‖²), NaN without a reference.
-    Per agent `[n]`: `loss` = φ_i(x_i), `disagreement` = ‖x_i − x̄‖, `finite`.
+    Per agent `[n]`: `loss` = φ_i(x_i), `disagreement` = ‖x_i − x̄‖, `finite`: of x_i, φ_i(x_i) and all of its state, so that
+    a bad gradient is seen at the agent who computed it, before neighbours hear of it.
     """
 
     objective: Float[Array, ""]
@@ -51,10 +52,10 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
     unravel = ravel_pytree(e.problem.x0)[1]
     mean = executor.total("mean", x) / n
 
-    def one(algorithm, local, context, x, before, mean, reference):
+    def one(algorithm, local, context, state, x, before, mean, reference):
         value, gradient = local.value_and_grad(unravel(mean))
         own = local.value(unravel(x))
-        finite = jnp.all(jnp.isfinite(x)) & jnp.isfinite(own)
+        finite = jnp.isfinite(own) & _all_finite((x, state))
         squares = {
             "disagreement": jnp.sum((x - mean) ** 2),
             "movement": jnp.sum((x - before) ** 2),
@@ -65,7 +66,7 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
 
     tile = lambda v: jnp.broadcast_to(v, x.shape)  # noqa: E731
     value, gradient, own, finite, squares = as_agents(
-        executor, e, "measure", one, x, previous, tile(mean), tile(reference), k=k
+        executor, e, "measure", one, agents.state, x, previous, tile(mean), tile(reference), k=k
     )
     everyone = executor.everyone((value, own, finite, squares))
     gradient = executor.total("gradient", gradient) / n
@@ -92,3 +93,8 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
 
     rounds = jnp.maximum(rounds, 1).astype(x.dtype)
     return executor.network_role("network", network, mean, gradient, everyone, rounds), x
+
+
+def _all_finite(tree) -> Bool[Array, ""]:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

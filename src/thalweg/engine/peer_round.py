@@ -38,7 +38,10 @@ class Experiment(eqx.Module):
 
 
 class Agents(eqx.Module):
-    """All agents' records, agent axis first: algorithm state, pipeline state, mailboxes, channels, messages sent."""
+    """All agents' records, agent axis first: algorithm state, pipeline state, mailboxes, channels, messages sent.
+
+    `sent` counts one message per link and round, all phases of the round together.
+    """
 
     state: Any
     link: Any
@@ -88,7 +91,7 @@ def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info
             link={**agents.link, phase: link},
             mail=mail,
             channel=channel,
-            sent=agents.sent + _transmissions(e, weather),
+            sent=agents.sent + (_transmissions(e, weather) if index == 0 else jnp.uint32(0)),
         )
     return agents, info
 
@@ -110,9 +113,12 @@ def message_specs(e: Experiment, state: Any) -> dict[str, Any]:
 
 
 def wire_specs(e: Experiment, messages: dict[str, Any]) -> dict[str, Any]:
-    """phase → what the pipeline puts on the wire for one message, as shapes."""
+    """phase → what the pipeline puts on the wire of one link for one message, as shapes."""
     encode = lambda message: e.link.encode(e.link.init(message), message, e.key)[1]  # noqa: E731
-    return {phase: jax.eval_shape(encode, message) for phase, message in messages.items()}
+    return {
+        phase: [jax.eval_shape(encode, part) for part in _for_one_link(e, message) if part]
+        for phase, message in messages.items()
+    }
 
 
 def _role(executor, e: Experiment, name, when, phase, role, weather, function, *args):
@@ -162,10 +168,33 @@ def _context(e: Experiment, when, phase: str, role: Role, weather: Conditions | 
 
 
 def _encode(executor, e: Experiment, when, message, link):
+    """(pipeline states, message as receivers decode it). What differs between neighbours is encoded for each by itself."""
     keys = agent_keys(e.key, Stream.MESSAGE, *when, e.world.ids, Role.ENCODE)
-    encode = lambda key, state, message: e.link.encode(state, message, key)  # noqa: E731
-    link, _, sent = executor.role("encode", encode, keys, link, message, axes=(0, 0, 0))
+
+    def encode(key, neighbours, states, message):
+        common, each = _split(e, message)
+        of_each, wires, decoded = states[1], (), {}
+        if each:
+            own = jax.vmap(lambda i: jax.random.fold_in(key, i))(neighbours)
+            of_each, wires, decoded = jax.vmap(e.link.encode)(of_each, each, own)
+        of_common, wire, sent = e.link.encode(states[0], common, key) if common else (states[0], (), {})
+        return (of_common, of_each), (wire, wires), sent | decoded
+
+    link, wire, sent = executor.role("encode", encode, keys, e.world.neighbour_ids, link, message, axes=(0, 0, 0, 0))
+    executor.post(*wire)
     return link, sent
+
+
+def _split(e: Experiment, message):
+    """(fields that go to all neighbours alike, fields with one entry per neighbour)."""
+    each = {field: leaf for field, leaf in message.items() if isinstance(e.algorithm.combine[field], Edges)}
+    return {field: leaf for field, leaf in message.items() if field not in each}, each
+
+
+def _for_one_link(e: Experiment, spec):
+    """The two parts of a message as one neighbour gets them."""
+    common, each = _split(e, spec)
+    return common, jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), each)
 
 
 def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
@@ -218,11 +247,14 @@ def _slots(executor, e: Experiment, mail, field, rule, own, shared, weather, k):
 
 
 def _init_link(e: Experiment, state):
-    n = e.world.ids.shape[0]
-    return {
-        phase: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), e.link.init(spec))
-        for phase, spec in message_specs(e, state).items()
-    }
+    """phase → (state of the pipeline for what goes to all neighbours, one per slot for what differs)."""
+    n, slots = e.world.mask.shape
+
+    def copies(spec, *lead):
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*lead, *jnp.shape(leaf))), e.link.init(spec) if spec else ())
+
+    parts = {phase: _for_one_link(e, spec) for phase, spec in message_specs(e, state).items()}
+    return {phase: (copies(common, n), copies(each, n, slots)) for phase, (common, each) in parts.items()}
 
 
 def _init_mail(e: Experiment, state) -> dict[str, Mailbox]:

@@ -9,8 +9,11 @@ import numpy as np
 from thalweg.algorithm.base import Facts, PeerAlgorithm
 from thalweg.algorithm.step import LocalStep, PerAgent
 from thalweg.message.combine import Edges, Mix, Pull, Push
+from thalweg.message.stage import Stage
 from thalweg.network import Network
-from thalweg.problem import Problem
+from thalweg.problem import Measurements, Problem
+
+from .stop import Stop
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -19,7 +22,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def check_arguments(problem, algorithm, network, rounds, every) -> None:
+def check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report) -> None:
     """Types and sizes of what was passed to `solve`."""
     for value, kind, name in ((problem, Problem, "problem"), (network, Network, "network")):
         if not isinstance(value, kind):
@@ -36,11 +39,24 @@ def check_arguments(problem, algorithm, network, rounds, every) -> None:
         raise ValueError(f"solve: rounds={rounds!r}, expected a whole number ≥ 0")
     if every is not None and (not isinstance(every, int | np.integer) or every < 1):
         raise ValueError(f"solve: every={every!r}, expected a whole number ≥ 1, or None")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
+        raise TypeError(f"solve: seed={seed!r}, expected a whole number; random keys are derived from it")
+    if stop is not None and not isinstance(stop, Stop):
+        raise TypeError(f"solve: got {type(stop).__name__} as stop, expected tw.Stop(progress=…, agreement=…), or None")
+    if link is not None and not isinstance(link, Stage):
+        raise TypeError(f"solve: got {type(link).__name__} as link, expected a stage of tw.message, or None")
+    if isinstance(report, str):
+        raise TypeError(f"solve: report={report!r}, expected a tuple of names: report=({report!r},)")
 
 
 def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
     """The network has what the algorithm needs."""
     name, facts, rules = type(algorithm).__name__, network.facts, algorithm.combine.values()
+    if not facts.connected:
+        raise ValueError(
+            f"{network.name} is not {'strongly ' * network.directed}connected, so its agents can never agree; add edges, or use "
+            "it as one phase of tw.network.periodic([...]) whose union is connected"
+        )
     if "undirected" in algorithm.needs and network.directed:
         raise ValueError(
             f"{name} needs an undirected network, got the directed {network.name}; use a method for directed graphs "
@@ -74,12 +90,11 @@ def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
 def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:
     """The problem has what the algorithm needs; a smooth regulariser is folded into the losses where it must be."""
     name = type(algorithm).__name__
-    if "measurements" in algorithm.needs and not hasattr(problem.local, "measurement"):
-        if not _has_measurements(problem):
-            raise TypeError(
-                f"{name} computes with measurements, got a {type(problem).__name__}; use tw.Measurements(values), or an "
-                "optimisation method such as tw.GradientTracking()"
-            )
+    if "measurements" in algorithm.needs and not isinstance(problem, Measurements):
+        raise TypeError(
+            f"{name} computes with measurements, got a {type(problem).__name__}; use tw.Measurements(values), or an "
+            "optimisation method such as tw.GradientTracking()"
+        )
     if problem.regularizer is None or "regularizer" in algorithm.handles:
         return problem
     if problem.regularizer.smooth:
@@ -90,13 +105,7 @@ def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:
     )
 
 
-def _has_measurements(problem: Problem) -> bool:
-    from thalweg.problem import Measurements
-
-    return isinstance(problem, Measurements)
-
-
-def check_steps(algorithm: PeerAlgorithm) -> None:
+def check_steps(algorithm: PeerAlgorithm, n: int) -> None:
     """Step sizes and penalties are positive numbers, and per agent only where the method allows it."""
     name = type(algorithm).__name__
     for field in dataclasses.fields(algorithm):
@@ -106,10 +115,18 @@ def check_steps(algorithm: PeerAlgorithm) -> None:
                 f"{name}({field.name}=…): the limit would depend on the agents' own step sizes; give one number, or use a "
                 "method that allows them (tw.NIDS, tw.AugDGM)"
             )
+        if isinstance(value, PerAgent) and value.values.shape != (n,):
+            raise ValueError(
+                f"{name}({field.name}=PerAgent(…)): got shape {value.values.shape}, expected ({n},), one value per agent"
+            )
         if field.name not in ("step_size", "penalty"):
             continue
         values = value.values if isinstance(value, PerAgent) else value.fraction if isinstance(value, LocalStep) else value
-        if values is not None and not (np.isfinite(values).all() and (np.asarray(values) > 0).all()):
+        if values is None:
+            continue
+        if not np.issubdtype(np.asarray(values).dtype, np.number):
+            raise TypeError(f"{name}({field.name}={values!r}): expected a positive number, or None for the default")
+        if not (np.isfinite(values).all() and (np.asarray(values) > 0).all()):
             raise ValueError(f"{name}({field.name}={values!r}): expected a positive number, or None for the default")
 
 
@@ -118,7 +135,7 @@ def step_warnings(algorithm: PeerAlgorithm, facts: Facts, network: Network) -> l
     name, texts = type(algorithm).__name__, []
     step = getattr(algorithm, "step_size", None)
     bound = algorithm.step_bound(facts) if facts.smoothness is not None else None
-    if bound is not None and isinstance(step, PerAgent | float | np.floating):
+    if bound is not None and step is not None:
         steps, bounds = np.broadcast_arrays(step.values if isinstance(step, PerAgent) else step, bound)
         worst = np.argmax(steps / bounds)
         step, bound = steps.flat[worst], bounds.flat[worst]

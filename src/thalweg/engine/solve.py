@@ -1,6 +1,7 @@
 """`solve`: one verb for every problem, algorithm, network, pipeline, engine and stop rule."""
 
 import dataclasses
+import hashlib
 import platform
 import time
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,6 @@ from jax.flatten_util import ravel_pytree
 from thalweg._version import __version__
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.algorithm.step import localise, traced
-from thalweg.algorithm.trees import norm
 from thalweg.message.payload import HEADER_BYTES, payload_bytes
 from thalweg.message.stage import Identity, Stage
 from thalweg.network import Network
@@ -93,8 +94,8 @@ def solve(
     Raises:
         TypeError, ValueError: an impossible combination, before anything runs.
     """
-    refusals.check_arguments(problem, algorithm, network, rounds, every)
-    refusals.check_steps(algorithm)
+    refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
+    refusals.check_steps(algorithm, problem.n)
     refusals.check_network(algorithm, network)
     asked, problem = problem, refusals.check_problem(algorithm, problem)
     engine = _engine(engine, deterministic).open()
@@ -120,16 +121,17 @@ def solve(
         stop=_traced_stop(stop, problem.dtype),
         every=jnp.asarray(every, jnp.int32),
         reference=target,
-        limit=jnp.asarray(DIVERGENCE, problem.dtype) * (1 + norm(problem.x0)),
+        limit=jnp.asarray(jnp.inf, problem.dtype),
         report=tuple(report),
         keep_agents=keep,
     )
     identity = {
         "problem": problem.fingerprint(),
-        "algorithm": describe(algorithm),
-        "network": repr(network),
-        "seed": seed,
-        "link": repr(experiment.link),
+        "algorithm": f"{describe(algorithm)} {_digest(algorithm)}",
+        "network": f"{network!r} {_digest((experiment.world, experiment.setting))}",
+        "seed": int(seed),
+        "columns": f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
+        "link": f"{experiment.link!r} {_digest(experiment.link)}",
         "deterministic": engine.deterministic,
     }
     began = time.monotonic()
@@ -137,9 +139,10 @@ def solve(
     if start is not None:
         local, shared = engine.enter(experiment, rules, _records(start, local.agents), 0)
     compile_seconds = time.monotonic() - began
+    rules = dataclasses.replace(rules, limit=_limit(local.previous))
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
-    message_bytes = sum(map(payload_bytes, wires.values())) // len(wires)
+    message_bytes = sum(map(payload_bytes, wires.values()))
     optimum = None if reference is None else float(asked.objective(_unravel(problem)(target)))
     tabulate = Tabulator(problem.n * problem.weights, message_bytes, optimum, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), np.asarray(local.agents.sent))
@@ -152,7 +155,7 @@ def solve(
     for text in said:
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
-    meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
+    meta = {"identity": identity, "every": int(run.rules.every), "rounds": int(rounds)}
     with watch(progress, rounds) as show:
         outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
     unravel = _unravel(problem)
@@ -167,7 +170,7 @@ def solve(
         ledger=Ledger(
             messages=tabulate.messages,
             message_bytes=message_bytes,
-            header_bytes=HEADER_BYTES,
+            header_bytes=HEADER_BYTES * len(wires),
             report_bytes=_report_bytes(run.history, report),
             seconds=run.seconds,
             compile_seconds=run.compile_seconds,
@@ -180,6 +183,14 @@ def solve(
         warnings=tuple(said),
         records=run.local.agents,
     )
+
+
+def _digest(tree: Any) -> str:
+    """Of every number in `tree`, so that what prints alike but differs is told apart."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.ascontiguousarray(leaf).tobytes() if eqx.is_array_like(leaf) else repr(leaf).encode())
+    return digest.hexdigest()[:16]
 
 
 def _engine(engine, deterministic: bool | None):
@@ -198,6 +209,8 @@ def _ids(ids, n: int) -> np.ndarray:
     ids = np.asarray(ids)
     if ids.shape != (n,) or len(np.unique(ids)) != n or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"solve: got ids of shape {ids.shape} and dtype {ids.dtype}, expected {n} different integers")
+    if ids.min() < 0 or ids.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"solve: got ids from {ids.min()} to {ids.max()}, expected whole numbers from 0 to 2³¹ − 1")
     return ids
 
 
@@ -231,6 +244,11 @@ def _traced_stop(stop: Stop | None, dtype) -> Stop | None:
         agreement=jnp.asarray(stop.agreement, dtype),
         diameter=None if stop.diameter is None else jnp.asarray(stop.diameter, jnp.int32),
     )
+
+
+def _limit(first) -> jax.Array:
+    """Beyond this root mean square the estimates have diverged; `first [n, d]` are those before round 0."""
+    return jnp.asarray(DIVERGENCE * (1 + np.sqrt(np.mean(np.sum(np.square(first, dtype=np.float64), axis=1)))), first.dtype)
 
 
 def _unravel(problem: Problem):
@@ -271,9 +289,13 @@ def _open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Tabul
         return
     (run.local, run.shared), meta, columns = checkpoints.load(folder, (run.local, run.shared), identity)
     pick = lambda kind: {name[len(kind) :]: c for name, c in columns.items() if name.startswith(kind)}  # noqa: E731
+    rounds, every = columns["scalars/round"], meta["every"]
+    if rounds.size and rounds[-1] % every and not bool(run.shared.done):
+        # The look at the end of a run between two records: the uninterrupted run has none there.
+        columns = {name: column[:-1] for name, column in columns.items()}
     run.history = History(pick("scalars/"), pick("agents/"))
     run.seconds, run.compile_seconds = meta["seconds"], meta["compile_seconds"]
-    run.rules = dataclasses.replace(run.rules, every=jnp.asarray(meta["every"], jnp.int32))
+    run.rules = dataclasses.replace(run.rules, every=jnp.asarray(every, jnp.int32))
     tabulate.resume(np.asarray(meta["messages"]), np.asarray(run.local.agents.sent))
 
 

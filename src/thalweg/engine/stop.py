@@ -8,7 +8,8 @@ Two evaluations of the same rule:
   window) and digests its estimate to a few random projections, the same for everybody. During the window flags spread
   by min-consensus, the projections by max- and min-consensus; an agent that misses a message from a neighbour clears
   its flag. After T rounds, an agent whose flag still stands has heard of everybody: the spread of every projection
-  bounds the disagreement. After `patience` such windows in a row it stops and says so; who hears it stops too.
+  bounds the disagreement (in one variable surely; in several, a disagreement of c tolerances passes a window with a
+  probability of about c^−PROJECTIONS). After `patience` such windows in a row it stops and says so; who hears it stops too.
 
 Soundness under loss: by induction over the hops of a path from l to i, after t rounds the agent at hop t has l's values
 or a cleared flag; so a standing flag at i after T ≥ diameter rounds means that i has heard everybody, and nobody
@@ -87,11 +88,11 @@ def first_flags(estimates: Float[Array, "n d"]) -> Flags:
 
 
 def exchange_flags(
-    stop: Stop, run: PRNGKeyArray, world: World, flags: Flags, weather: Conditions, estimates, k, everyone
+    executor, stop: Stop, run: PRNGKeyArray, world: World, flags: Flags, weather: Conditions, estimates, k
 ) -> Flags:
     """One round of the distributed rule: headers travel with the round's first message."""
     window = jnp.asarray(stop.diameter, jnp.int32)
-    low, high, standing, done = everyone((flags.low, flags.high, flags.standing, flags.done))
+    low, high, standing, done = executor.everyone((flags.low, flags.high, flags.standing, flags.done))
     heard, mask = weather.arrived, world.mask
     at = world.neighbours
 
@@ -104,12 +105,17 @@ def exchange_flags(
     standing = flags.standing & complete & jnp.all(standing[at] | ~heard, axis=1)
     done = flags.done | jnp.any(done[at] & heard, axis=1)
 
-    norm = jnp.sqrt(jnp.sum(estimates**2, axis=1))
-    agreed = standing & jnp.all(high - low <= (stop.agreement * (1 + norm))[:, None], axis=1)
+    def own(stop, directions, x, anchor):
+        size = 1 + jnp.sqrt(jnp.sum(x**2))
+        moved = jnp.sqrt(jnp.sum((x - anchor) ** 2))
+        calm = moved <= stop.progress * size * window.astype(x.dtype)
+        return jnp.sum(x[:, None] * directions, axis=0), stop.agreement * size, calm
+
+    directions = _directions(run, k + 1, estimates)
+    roles = executor.role("digest", own, stop, directions, estimates, flags.anchor, axes=(None, None, 0, 0))
+    digest, allowed, calm = roles
+    agreed = standing & jnp.all(high - low <= allowed[:, None], axis=1)
     windows = jnp.where(agreed, flags.windows + 1, 0)
-    moved = jnp.sqrt(jnp.sum((estimates - flags.anchor) ** 2, axis=1))
-    calm = moved <= stop.progress * (1 + norm) * window
-    digest = _project(run, k + 1, estimates)
 
     last = (k + 1) % window == 0
     choose = lambda a, b: jnp.where(last, a, b)  # noqa: E731
@@ -123,8 +129,11 @@ def exchange_flags(
     )
 
 
-def _project(run, k, estimates):
-    """Random sign projections, the same for all agents, new in every window."""
-    d = estimates.shape[1]
-    signs = jax.random.rademacher(round_key(run, Stream.STOP, k), (d, PROJECTIONS), dtype=estimates.dtype)
-    return estimates @ signs
+def _directions(run, k, estimates):
+    """`[d, projections]` random directions, the same for all agents, new in every window.
+
+    Entries are ±u with u in [1, 2): one variable is never shrunk, and no pattern of several cancels but by chance.
+    """
+    shape, dtype = (estimates.shape[1], PROJECTIONS), estimates.dtype
+    sign, size = jax.random.split(round_key(run, Stream.STOP, k))
+    return jax.random.rademacher(sign, shape, dtype) * jax.random.uniform(size, shape, dtype, 1, 2)

@@ -61,7 +61,8 @@ def conditions(run: PRNGKeyArray, setting: Setting, world: World, k, exchange: i
     if setting.lossy:
         draw = _edge_draw(jax.random.fold_in(of_exchange, _LOSS), setting, world)
         if setting.bursty:
-            channel = jnp.where(channel, draw >= setting.to_good, draw < setting.to_bad)
+            if exchange == 0:  # bursts last rounds: all exchanges of a round meet the same channel
+                channel = jnp.where(channel, draw >= setting.to_good, draw < setting.to_bad)
             lost = channel
         else:
             lost = draw < setting.loss

@@ -113,13 +113,20 @@ def make_setting(network: Network, ids: np.ndarray) -> Setting:
         asleep=jnp.asarray(failures.asleep, jnp.float32),
         delay=jnp.asarray(np.cumsum(delay), jnp.float32),
         phase_probabilities=jnp.asarray(np.full(phases, 1 / phases) if probabilities is None else probabilities),
-        edges=jnp.asarray(ids[network.edges].reshape(-1, 2), jnp.int32),
+        edges=jnp.asarray(_by_id(ids[network.edges].reshape(-1, 2)), jnp.int32),
     )
 
 
 def of_phase(table: Array, phase) -> Array:
     """The rows of `table [n, phases, ...]` for one phase of the schedule."""
     return table[:, 0] if table.shape[1] == 1 else jnp.take(table, phase, axis=1)
+
+
+def _by_id(edges: np.ndarray) -> np.ndarray:
+    """Edges as pairs of ids in an order that depends on ids alone: the drawn edge must not depend on positions."""
+    low, high = edges.min(axis=1), edges.max(axis=1)
+    order = np.lexsort((high, low))
+    return np.stack([low, high], axis=1)[order]
 
 
 def _schedule_kind(network: Network) -> str:

@@ -10,9 +10,9 @@ class Ledger:
     """Communication and time of a run.
 
     Attributes:
-        messages: `[n]` messages that each agent put on its links, lost ones included.
+        messages: `[n]` messages that each agent put on its links, lost ones included; one per link and round.
         message_bytes: payload of one message (all phases of a round together), from shapes.
-        header_bytes: fixed-size header of one message (round, epoch, sequence, stop flags), counted apart.
+        header_bytes: fixed-size headers of one message (round, epoch, sequence, stop flags; one per phase), counted apart.
         report_bytes: what the agents reported to the experiment (`report=`), all together.
         seconds: wall-clock time of the rounds, compilation apart.
         compile_seconds: time of the first call, which compiles.

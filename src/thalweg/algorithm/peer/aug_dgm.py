@@ -8,6 +8,7 @@ import numpy as np
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import PerAgent, StepSize, fill
 from thalweg.algorithm.trees import axpy, minus, plus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 
 
@@ -30,7 +31,8 @@ class AugDGM(PeerAlgorithm[AugDGMState]):
     gradient descent, for twice the waiting per round.
 
     Args:
-        step_size: α, one number, `LocalStep` or `PerAgent`. Default: half the bound.
+        step_size: α, one number, `LocalStep` or `PerAgent`. Default: the best predicted rate within half the bound
+            (`tuned_step`).
 
     Equal curvature L, one α, W symmetric: stable for α < min over the eigenvalues λ of (1 + λ)²/(2λ²L). Step sizes that differ
     are covered by a theorem for small steps only; a largest α above this bound is warned about.
@@ -51,7 +53,7 @@ class AugDGM(PeerAlgorithm[AugDGMState]):
     )
 
     def resolve(self, facts: Facts) -> "AugDGM":
-        return fill(self, step_size=0.5 * self.step_bound(facts))
+        return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))
 
     def init(self, local, x0, context: Context) -> AugDGMState:
         g = local.grad(x0)

@@ -48,14 +48,12 @@ class DecentralizedADMM(PeerAlgorithm[DualState]):
     needs: ClassVar[frozenset[str]] = frozenset({"undirected"})
     handles: ClassVar[frozenset[str]] = frozenset({"constants"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Shi, Ling, Yuan, Wu and Yin 2014, Theorem 1"
-    )
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Shi, Ling, Yuan, Wu and Yin 2014, Theorem 1")
 
     def resolve(self, facts: Facts) -> "DecentralizedADMM":
         if self.penalty is not None:
             return self
-        matrices = lambda penalty, *mode: fill(self, penalty=penalty).adjacency_modes(*mode)  # noqa: E731
+        matrices = lambda penalty, *mode: fill(self, penalty=penalty).adjacency_modes(*mode)
         return fill(self, penalty=best_penalty(matrices, facts))
 
     def init(self, local, x0, context: Context) -> DualState:

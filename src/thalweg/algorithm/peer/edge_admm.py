@@ -49,9 +49,7 @@ class EdgeADMM(PeerAlgorithm[EdgeState]):
     needs: ClassVar[frozenset[str]] = frozenset({"undirected"})
     handles: ClassVar[frozenset[str]] = frozenset({"constants"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "independent", "asleep", "delay"})
-    claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Bastianello, Carli, Schenato and Todescato 2021"
-    )
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Bastianello, Carli, Schenato and Todescato 2021")
 
     def __check_init__(self):
         if isinstance(self.relaxation, int | float) and not 0 < self.relaxation < 1:
@@ -60,7 +58,7 @@ class EdgeADMM(PeerAlgorithm[EdgeState]):
     def resolve(self, facts: Facts) -> "EdgeADMM":
         if self.penalty is not None:
             return self
-        matrices = lambda penalty, *mode: fill(self, penalty=penalty).adjacency_modes(*mode)  # noqa: E731
+        matrices = lambda penalty, *mode: fill(self, penalty=penalty).adjacency_modes(*mode)
         return fill(self, penalty=best_penalty(matrices, facts))
 
     def init(self, local, x0, context: Context) -> EdgeState:

@@ -8,6 +8,7 @@ import numpy as np
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import StepSize, fill
 from thalweg.algorithm.trees import axpy, minus, plus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 
 
@@ -32,7 +33,7 @@ class ExactDiffusion(PeerAlgorithm[ExactDiffusionState]):
     heterogeneity.
 
     Args:
-        step_size: α. Default: 1/L, half the bound.
+        step_size: α. Default: the best predicted rate within half the bound (`tuned_step`).
         stochastic: use stochastic gradients (D²).
 
     W symmetric, every φ_i convex and L-smooth: converges for α < 2/L, whatever the network.
@@ -53,7 +54,7 @@ class ExactDiffusion(PeerAlgorithm[ExactDiffusionState]):
     claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Alghunaim, Yuan and Sayed 2019, Theorem 1")
 
     def resolve(self, facts: Facts) -> "ExactDiffusion":
-        return fill(self, step_size=0.5 * self.step_bound(facts))
+        return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))
 
     def init(self, local, x0, context: Context) -> ExactDiffusionState:
         adapted, _ = self._adapt(local, x0, context)

@@ -8,6 +8,7 @@ import numpy as np
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, StepSize, fill
 from thalweg.algorithm.trees import axpy, minus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 
 
@@ -28,7 +29,7 @@ class EXTRA(PeerAlgorithm[EXTRAState]):
     vector is sent per round, half of what gradient tracking sends.
 
     Args:
-        step_size: α. Default: half the bound.
+        step_size: α. Default: the best predicted rate within half the bound (`tuned_step`).
 
     W symmetric, every φ_i convex and L-smooth: converges for α < (5 + 3λ_min(W))/(4L), tight when all curvatures are equal.
 
@@ -45,7 +46,7 @@ class EXTRA(PeerAlgorithm[EXTRAState]):
     claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Shi, Ling, Wu and Yin 2015, Theorem 3.7")
 
     def resolve(self, facts: Facts) -> "EXTRA":
-        return fill(self, step_size=0.5 * self.step_bound(facts))
+        return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))
 
     def init(self, local, x0, context: Context) -> EXTRAState:
         return first_state(x0)

@@ -8,6 +8,7 @@ import numpy as np
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, StepSize, fill
 from thalweg.algorithm.trees import axpy, minus, plus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 
 
@@ -32,7 +33,7 @@ class GradientTracking(PeerAlgorithm[TrackingState]):
     in every round, which is why the limit is the optimum itself.
 
     Args:
-        step_size: α. Default: half the largest step that is stable when all curvatures equal max L_i.
+        step_size: α. Default: the best predicted rate within half the stable range (`tuned_step`).
         momentum: β in (0, 1), None for none.
         order: "atc" or "diging".
         stochastic: use stochastic gradients; then the limit is a neighbourhood that shrinks with α.
@@ -68,7 +69,7 @@ class GradientTracking(PeerAlgorithm[TrackingState]):
             raise ValueError(f"GradientTracking(momentum={self.momentum!r}): expected 0 < momentum < 1, or None for none")
 
     def resolve(self, facts: Facts) -> "GradientTracking":
-        return fill(self, step_size=0.5 * self.step_bound(facts))
+        return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))
 
     def init(self, local, x0, context: Context) -> TrackingState:
         g = self._gradient(local, x0, context)

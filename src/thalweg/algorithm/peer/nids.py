@@ -8,6 +8,7 @@ import numpy as np
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import PerAgent, Real, StepSize, fill
 from thalweg.algorithm.trees import axpy, minus, plus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 
 
@@ -33,7 +34,8 @@ class NIDS(PeerAlgorithm[NIDSState]):
     fixed point whatever the α_i: `NIDS(tw.LocalStep(1.0))` lets every agent step by 1/L_i.
 
     Args:
-        step_size: α, one number, `LocalStep` or `PerAgent`. Default: 1/max L_i, half the bound.
+        step_size: α, one number, `LocalStep` or `PerAgent`. Default: the best predicted rate within half the bound
+            (`tuned_step`).
         dual_step: c. Default: 1/(2 max_i α_i), the largest that is safe on every network.
 
     W symmetric, every φ_i convex and L_i-smooth, r convex: converges for α_i < 2/L_i, whatever the network, and
@@ -60,7 +62,7 @@ class NIDS(PeerAlgorithm[NIDSState]):
             raise ValueError(f"NIDS(dual_step={self.dual_step!r}): expected a positive number, or None for 1/(2 max α_i)")
 
     def resolve(self, facts: Facts) -> "NIDS":
-        chosen = fill(self, step_size=1 / facts.smoothness)
+        chosen = self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))
         step = chosen.step_size
         largest = np.max(step.values if isinstance(step, PerAgent) else step)
         return fill(chosen, dual_step=float(0.5 / largest))
@@ -94,6 +96,6 @@ class NIDS(PeerAlgorithm[NIDSState]):
         """(x, x⁻)⁺ from (x, x⁻), for one step size common to all."""
         if isinstance(self.step_size, PerAgent):
             return None
-        kept = 1 - self.dual_step * self.step_size * (1 - eigenvalue)
+        kept = 1 - (0.5 if self.dual_step is None else self.dual_step * self.step_size) * (1 - eigenvalue)
         step = self.step_size * curvature
         return np.array([[kept * (2 - step), -kept * (1 - step)], [1.0, 0.0]])

@@ -7,6 +7,7 @@ import numpy as np
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import StepSize, fill
 from thalweg.algorithm.trees import minus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 
 from .extra import EXTRAState, corrected_bound, corrected_modes, corrected_step, first_state
@@ -21,7 +22,7 @@ class PGEXTRA(PeerAlgorithm[EXTRAState]):
     mean of the φ_i plus r. Without r this is EXTRA.
 
     Args:
-        step_size: α. Default: half the bound.
+        step_size: α. Default: the best predicted rate within half the bound (`tuned_step`).
 
     W symmetric, every φ_i convex and L-smooth, r convex: converges for α < (5 + 3λ_min(W))/(4L); o(1/k) in general.
 
@@ -39,7 +40,7 @@ class PGEXTRA(PeerAlgorithm[EXTRAState]):
     claims: ClassVar[Claims] = Claims(exact=True, rate="sublinear", theorem="Shi, Ling, Wu and Yin 2015, Theorem 1")
 
     def resolve(self, facts: Facts) -> "PGEXTRA":
-        return fill(self, step_size=0.5 * self.step_bound(facts))
+        return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))
 
     def init(self, local, x0, context: Context) -> EXTRAState:
         return first_state(x0)

@@ -1,0 +1,101 @@
+"""Hooks of the documentation's build: the index of algorithms is made from the exports, so that it cannot go stale.
+
+`python docs/hooks.py` prints it.
+"""
+
+import inspect
+
+import thalweg as tw
+
+MARKER = "<!-- the index of algorithms is built here, by docs/hooks.py -->"
+
+FAILURES = {
+    "symmetric": "loss of both directions of an edge",
+    "independent": "loss of each direction by itself",
+    "asleep": "sleeping agents",
+    "delay": "delays",
+}
+NEEDS = {
+    "undirected": "an undirected network",
+    "symmetric": "symmetric weights",
+    "doubly_stochastic": "doubly stochastic weights",
+    "positive_definite": "λ_min(W) > 0, as lazy Metropolis weights have",
+    "fixed": "a network that does not change",
+    "smooth": "smooth losses",
+    "strongly_convex": "strongly convex losses",
+    "measurements": "measurements (`tw.Measurements`)",
+}
+HANDLES = {
+    "regularizer": "a non-smooth r, through its prox",
+    "stochastic": "stochastic gradients",
+    "local_steps": "step sizes that differ between agents",
+}
+
+
+def on_page_markdown(markdown, page, config, files):
+    """mkdocs calls this for every page."""
+    return fill(markdown) if page.file.src_uri == "algorithms.md" else markdown
+
+
+def fill(markdown: str) -> str:
+    """The page with the index in the place of the marker."""
+    return markdown.replace(MARKER, f"{overview()}\n\n{algorithms_index()}")
+
+
+def overview() -> str:
+    """One table over all algorithms."""
+    lines = ["| | limit | rate | stays exact under | prox of r | directed |", "|---|---|---|---|---|---|"]
+    for algorithm in _algorithms():
+        kinds = ", ".join(sorted(algorithm.exact_under)) or "–"
+        limit = "exact" if algorithm.claims.exact else "biased"
+        prox = "yes" if "regularizer" in algorithm.handles else ""
+        directed = "yes" if _on_directed(algorithm) else ""
+        link = f"[{algorithm.__name__}](#{algorithm.__name__.lower()})"
+        lines.append(f"| {link} | {limit} | {algorithm.claims.rate} | {kinds} | {prox} | {directed} |")
+    return "\n".join(lines)
+
+
+def algorithms_index() -> str:
+    """One section per exported algorithm."""
+    return "\n\n".join(map(_section, _algorithms()))
+
+
+def _algorithms() -> list[type]:
+    return [getattr(tw.algorithms, name) for name in sorted(tw.algorithms.__all__, key=str.lower)]
+
+
+def _section(algorithm: type) -> str:
+    claims = algorithm.claims
+    limit = "the optimum itself" if claims.exact else "a neighbourhood of the optimum"
+    if claims.centralised_on_complete:
+        limit += "; on a complete graph, the central method"
+    combine = ", ".join(f"`{field}`: {type(rule).__name__}" for field, rule in algorithm.combine.items())
+    rows = [
+        ("limit", limit),
+        ("rate", claims.rate),
+        ("proved in", claims.theorem),
+        ("needs", _listing(algorithm.needs, NEEDS) or "nothing in particular"),
+        ("can use", _listing(algorithm.handles, HANDLES)),
+        ("stays exact under", _listing(algorithm.exact_under, FAILURES) or "no failures"),
+        ("sends, combined by", combine),
+        ("messages per round", str(len(algorithm.phases)) if len(algorithm.phases) > 1 else ""),
+    ]
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)])
+    entry = f"::: thalweg.algorithm.peer.{algorithm.__name__}\n    options:\n      show_root_heading: false\n      members: false"
+    return f"## {algorithm.__name__}\n\n{inspect.getdoc(algorithm).splitlines()[0]}\n\n{table}\n\n{entry}"
+
+
+def _listing(names: frozenset[str], words: dict[str, str]) -> str:
+    if unknown := names - words.keys():
+        raise KeyError(f"docs/hooks.py has no words for {', '.join(sorted(unknown))}")
+    return ", ".join(words[name] for name in words if name in names)
+
+
+def _on_directed(algorithm: type) -> bool:
+    """Whether it runs on any strongly connected directed network."""
+    rules = {type(rule).__name__ for rule in algorithm.combine.values()}
+    return not rules & {"Mix", "Edges"} and not algorithm.needs & {"undirected", "symmetric", "doubly_stochastic"}
+
+
+if __name__ == "__main__":
+    print(fill(MARKER))

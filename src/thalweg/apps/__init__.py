@@ -1,0 +1,1 @@
+"""Applications, written on the public interface alone."""

@@ -1,0 +1,114 @@
+"""The experiment file: problem, network, algorithm, stop rule and run in one TOML file.
+
+    [problem]                           # what is minimised, and whose records
+    kind = "logistic_regression"
+    data = "heart_disease"
+    l2 = 0.03
+
+    [network]                           # any builder of thalweg.network, with its arguments
+    kind = "ring"
+
+    [algorithm]                         # any algorithm of thalweg.algorithms, with its hyper-parameters
+    name = "GradientTracking"
+
+    [stop]                              # the arguments of thalweg.Stop; left out, all rounds are done
+    progress = 1e-8
+
+    [run]
+    rounds = 5000
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from thalweg.engine import Stop
+
+from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
+from .folder import RunFolder
+from .mistakes import Mistake, missing, read, unknown_key, unknown_name, wrong
+from .networks import NetworkTable
+from .problems import KINDS, ProblemTable
+from .signature import table_of
+
+TABLES = ("problem", "network", "algorithm", "stop", "run")
+
+
+def load(path: str | Path) -> Experiment:
+    """The experiment in the file `path`, with every name, key and type in it checked. Nothing is built yet.
+
+    Raises:
+        Mistake: naming the file, the key, what was got, what is expected, and the nearest valid name.
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no experiment file {path}")
+    try:
+        source = path.read_text(encoding="utf-8")
+        return parse(tomllib.loads(source), name=path.stem, base=path.parent.resolve(), source=source)
+    except UnicodeDecodeError as error:
+        raise Mistake(f"{path}: got bytes that are not UTF-8, expected a TOML file: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise Mistake(f"{path}: got a line that is not TOML: {error}") from None
+    except Mistake as mistake:
+        raise Mistake(f"{path}: {mistake}") from mistake.__cause__
+
+
+def reopen(folder: str | Path) -> tuple[Experiment, RunFolder]:
+    """The experiment that a run folder was made by, and the folder.
+
+    Raises:
+        FileNotFoundError: no run was started there.
+    """
+    folder = RunFolder(Path(folder))
+    made = folder.experiment()
+    experiment = parse(made["content"], name=made["name"], base=Path(made["base"]), source=made["source"])
+    return experiment, folder
+
+
+def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Experiment:
+    """The experiment that the parsed file `tables` describes.
+
+    Raises:
+        Mistake: without the name of the file.
+    """
+    for key in tables:
+        if key not in TABLES:
+            raise unknown_key("", key, TABLES)
+    for key in ("problem", "network", "algorithm"):
+        if key not in tables:
+            raise missing(key, f"a table [{key}]")
+    return Experiment(
+        name=name,
+        base=base,
+        source=source,
+        problem=_problem(tables["problem"]),
+        network=NetworkTable.read(tables["network"]),
+        algorithm=_algorithm(tables["algorithm"]),
+        stop=read(table_of(Stop), tables["stop"], "stop") if "stop" in tables else None,
+        settings=read(RunTable, tables.get("run", {}), "run"),
+    )
+
+
+def _problem(table: Any) -> ProblemTable:
+    kind = _name_in("problem", table, "kind", KINDS)
+    return read(KINDS[kind], table, "problem")
+
+
+def _algorithm(table: Any) -> AlgorithmTable:
+    name = _name_in("algorithm", table, "name", algorithms())
+    kind = algorithms()[name]
+    given = {key: value for key, value in table.items() if key != "name"}
+    return AlgorithmTable(kind, read(table_of(kind), given, "algorithm"))
+
+
+def _name_in(where: str, table: Any, key: str, known: dict[str, Any]) -> str:
+    """The entry of the table that says which of `known` it describes."""
+    if not isinstance(table, dict):
+        raise wrong(where, table, f"a table [{where}]")
+    if key not in table:
+        raise missing(f"{where}.{key}", f"one of {', '.join(known)}")
+    if table[key] not in known:
+        raise unknown_name(f"{where}.{key}", table[key], known)
+    return table[key]

@@ -1,0 +1,195 @@
+"""Problems that an experiment file can state: `[problem] kind = "…"`."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+from pydantic import Field, model_validator
+
+from thalweg import problem as problems
+from thalweg.data import FederatedData, auc
+from thalweg.observe import Result, Table as ReportTable
+from thalweg.problem import losses
+
+from . import records
+from .mistakes import Mistake, missing, named, wrong
+from .signature import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """A problem built from its table.
+
+    Attributes:
+        problem: what is minimised.
+        score: tables for the report, computed from a result.
+    """
+
+    problem: problems.Problem
+    score: Callable[[Result], tuple[ReportTable, ...]]
+
+
+class ProblemTable(Table):
+    """What all kinds have in common."""
+
+    kind: str = Field(description="the kind of problem")
+
+    def build(self, base: Path, dtype: Any) -> Stated:
+        """The problem, with relative paths read from `base` and arrays of `dtype`."""
+        raise NotImplementedError
+
+
+class LinearModelTable(ProblemTable):
+    """A linear model on examples with features and a label, fitted to the examples of all agents."""
+
+    data: str = Field(description='"heart_disease" or the path of a CSV file')
+    features: list[str] | None = Field(None, description="a list of column names of the CSV file")
+    label: str | None = Field(None, description="a column name of the CSV file")
+    agent: str | None = Field(None, description="the column of the CSV file that says whose record it is")
+    scale: dict[str, list[float]] | None = Field(None, description="a table column = [centre, scale] of public reference values")
+    test: float = Field(0.3, ge=0, lt=1, description="the share of each agent's records that is held out, in [0, 1)")
+    split_seed: int = Field(0, ge=0, description="a whole number ≥ 0")
+    l1: float = Field(0.0, ge=0, description="a number ≥ 0")
+    l2: float = Field(0.0, ge=0, description="a number ≥ 0")
+    weights: Literal["examples", "uniform"] | list[float] = Field(
+        "examples", description='"examples", "uniform" or a list with one number per agent'
+    )
+    batch_size: int | None = Field(None, ge=1, description="a whole number ≥ 1")
+    fit_intercept: bool = Field(True, description="true or false")
+
+    loss: ClassVar[Callable]
+    measure: ClassVar[str] = "root mean square error"
+
+    def build(self, base: Path, dtype: Any) -> Stated:
+        data = self._records(base)
+        self._check_labels(data)
+        cast = lambda examples: tuple(np.asarray(part, dtype) for part in examples)  # noqa: E731
+        model = losses.linear_model(type(self).loss, self.fit_intercept)
+        problem = problems.EmpiricalRisk(
+            model,
+            [cast(examples) for examples in data.train],
+            model.start(data.d, dtype=dtype),
+            weights=self.weights if isinstance(self.weights, str) else np.asarray(self.weights),
+            batch_size=self.batch_size,
+            regularizer=problems.elastic_net(self.l1, self.l2) if self.l1 or self.l2 else None,
+            names=data.names,
+        )
+        return Stated(problem, lambda result: self._score(model, data, result))
+
+    def _records(self, base: Path) -> FederatedData:
+        path = records.locate(self.data, base)
+        about_columns = {"features": self.features, "label": self.label, "agent": self.agent, "scale": self.scale}
+        if path is not None:
+            return records.read_examples(path, **about_columns, test=self.test, seed=self.split_seed)
+        for key, value in about_columns.items():
+            if value is not None:
+                raise Mistake(f"problem.{key}: got {value!r}, expected nothing: the records of {self.data!r} are ready as they are")
+        return records.data_sets()[self.data](test=self.test, seed=self.split_seed)
+
+    def _check_labels(self, data: FederatedData) -> None:
+        """Refuse labels that the loss has no use for."""
+
+    def _score(self, model: Any, data: FederatedData, result: Result) -> tuple[ReportTable, ...]:
+        if not any(len(labels) for _, labels in data.test):
+            return ()
+        x = jax.tree.map(np.asarray, result.x)
+        rows = []
+        for name, train, (features, labels) in zip(data.names, data.train, data.test, strict=True):
+            score = self._measured(np.asarray(model.predict(x, features)), labels) if len(labels) else None
+            rows.append((name, len(train[1]), len(labels), score))
+        columns = ("agent", "training examples", "test examples", self.measure)
+        return (ReportTable("On held-out examples", columns, rows, "The common model on records that it was not trained on."),)
+
+    def _measured(self, prediction: np.ndarray, labels: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((prediction - labels) ** 2)))
+
+
+class LeastSquares(LinearModelTable):
+    """Linear regression: half the squared error, ½(xᵀa + c − b)²."""
+
+    loss = staticmethod(losses.squared)
+
+
+class RobustRegression(LinearModelTable):
+    """Linear regression that forgives outliers: the Huber loss with δ = 1."""
+
+    loss = staticmethod(losses.huber)
+
+
+class Classification(LinearModelTable):
+    """Two classes, labels 0 and 1."""
+
+    measure = "AUC"
+
+    def _check_labels(self, data: FederatedData) -> None:
+        for name, (_, labels) in zip(data.names, data.train, strict=True):
+            other = labels[~np.isin(labels, (0, 1))]
+            if other.size:
+                raise wrong("problem.label", float(other[0]), f"labels 0 and 1 (first seen with {name!r})")
+
+    def _measured(self, prediction: np.ndarray, labels: np.ndarray) -> float:
+        return auc(prediction, labels)
+
+
+class LogisticRegression(Classification):
+    """Logistic regression of labels 0 and 1: log(1 + exp(m)) − label·m, m = xᵀa + c."""
+
+    loss = staticmethod(losses.logistic)
+
+
+class SupportVectorMachine(Classification):
+    """A smooth support vector machine for labels 0 and 1: the squared hinge loss."""
+
+    loss = staticmethod(losses.hinge_squared)
+
+
+class Averaging(ProblemTable):
+    """The mean of what the agents measured: ½‖x − m_i‖² each."""
+
+    values: list[float] | None = Field(None, min_length=1, description="a list with one number per agent")
+    data: str | None = Field(None, description="the path of a CSV file with one row per agent")
+    column: str | None = Field(None, description="the column of the CSV file that holds the measurements")
+    agent: str | None = Field(None, description="the column of the CSV file that holds the agents' names")
+    noise: float = Field(0.0, ge=0, description="a standard deviation ≥ 0")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Averaging":
+        if (self.values is None) == (self.data is None):
+            raise ValueError("expected either values = [ … ] or data = the path of a CSV file")
+        return self
+
+    def build(self, base: Path, dtype: Any) -> Stated:
+        values, names = self.values, None
+        if self.data is not None:
+            if (path := records.locate(self.data, base)) is None:
+                raise wrong("problem.data", self.data, "the path of a CSV file with one row per agent")
+            known, rows = records.columns(path)
+            values = records.numbers(path, rows, [records.column("column", self.column, known)])[:, 0]
+            names = None if self.agent is None else [row[records.column("agent", self.agent, known)] for row in rows]
+        return Stated(problems.Measurements(np.asarray(values, dtype), noise=self.noise, names=names), lambda result: ())
+
+
+KINDS: dict[str, type[ProblemTable]] = {
+    "logistic_regression": LogisticRegression,
+    "support_vector_machine": SupportVectorMachine,
+    "least_squares": LeastSquares,
+    "robust_regression": RobustRegression,
+    "averaging": Averaging,
+}
+
+
+def build(table: ProblemTable, base: Path, dtype: Any) -> Stated:
+    """`table.build`, whose errors name the table.
+
+    Raises:
+        Mistake: the problem cannot be stated.
+    """
+    try:
+        return table.build(base, dtype)
+    except Mistake:
+        raise
+    except (ValueError, TypeError) as error:
+        raise named("problem", error) from error

@@ -1,0 +1,171 @@
+"""The documentation does what it says: its code runs, its outputs agree, its links resolve, and nothing public is missing."""
+
+import html.parser
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import jax
+import pages
+import pytest
+
+import thalweg as tw
+
+ROOT = pages.ROOT
+LINK = re.compile(r"(?<!\\)!?\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)|<(?:img|a|script|link)\b[^>]*?(?:src|href)=\"([^\"]+)\"")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+ids = lambda page: str(page.relative_to(ROOT))  # noqa: E731
+
+
+@pytest.fixture
+def newcomer(tmp_path, monkeypatch):
+    """JAX as a reader finds it (float32, silent rank promotion), in an empty folder; restored afterwards."""
+    names = ("jax_enable_x64", "jax_numpy_rank_promotion")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize("page", [p for p in pages.PAGES if any(pages.blocks(p.read_text()))], ids=ids)
+def test_code_runs_and_prints_what_the_page_shows(page, newcomer):
+    for block, printed in pages.run(page, page.read_text()):
+        if block.output is not None:
+            where = f"{page.relative_to(ROOT)}:{block.line}: output differs; python tests/pages.py {page.relative_to(ROOT)}"
+            assert pages.agree(block.output, printed), f"{where}\n--- shown\n{block.output}--- printed\n{printed}"
+
+
+def test_the_comparison_of_outputs_can_fail():
+    assert pages.agree("rounds 1,000 gap 1e-9", "rounds   1,050 gap 3e-12")
+    assert pages.agree("time … done", "time 0.3 s, 12 done")
+    assert not pages.agree("rounds 100", "rounds 200")
+    assert not pages.agree("rounds 100", "steps 100")
+    assert not pages.agree("gap 1e-3", "gap 1e-9")
+    assert not pages.agree("rounds 100\ngap 1", "rounds 100")
+
+
+def public_names(module: types.ModuleType, path: str = "thalweg", seen: set[str] | None = None) -> dict[str, object]:
+    """Dotted name → object, over `__all__` of the package and of its public subpackages."""
+    seen = set() if seen is None else seen
+    if module.__name__ in seen:
+        return {}
+    seen.add(module.__name__)
+    found = {}
+    for name in getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")]):
+        value = getattr(module, name)
+        if inspect.ismodule(value):
+            if value.__name__.startswith("thalweg"):
+                found |= {value.__name__: value} | public_names(value, f"{path}.{name}", seen)
+        elif getattr(value, "__module__", "thalweg").startswith("thalweg"):
+            found[f"{path}.{name}"] = value
+    return found
+
+
+PUBLIC = public_names(tw)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_has_a_docstring_and_a_place_in_the_reference(name):
+    value = PUBLIC[name]
+    if not isinstance(value, (int, float, str, tuple, dict, frozenset)) and not type(value).__module__.startswith("typing"):
+        assert inspect.getdoc(value), f"{name} has no docstring"
+        if inspect.isclass(value):
+            assert "__doc__" in vars(value) and not value.__doc__.startswith(f"{value.__name__}("), f"{name}: own docstring"
+    assert name.rsplit(".", 1)[-1] in reference_names(), f"{name} is in no section of docs/reference.md or docs/algorithms.md"
+
+
+def reference_names() -> set[str]:
+    """Last parts of the names that the reference shows: of every `:::` entry, and of what a module's entry lists."""
+    shown = set()
+    for dotted in re.findall(r"^::: (\S+)", (ROOT / "docs/reference.md").read_text(), re.MULTILINE):
+        shown.add(dotted.rsplit(".", 1)[-1])
+        try:
+            value = importlib.import_module(dotted)
+        except ModuleNotFoundError:
+            continue
+        shown |= {n for n in getattr(value, "__all__", [n for n in vars(value) if not n.startswith("_")])}
+    return shown | set(re.findall(r"^## (\w+)", hooks().algorithms_index(), re.MULTILINE))
+
+
+def hooks() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("documentation_hooks", ROOT / "docs/hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", tw.algorithms.__all__)
+def test_the_index_says_what_every_algorithm_claims(name):
+    section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", hooks().algorithms_index(), re.MULTILINE | re.DOTALL)
+    assert section, f"{name} has no section"
+    algorithm = getattr(tw, name)
+    assert algorithm.claims.theorem in section[1]
+    for kind in algorithm.exact_under:
+        assert hooks().FAILURES[kind] in section[1]
+    for rule in algorithm.combine.values():
+        assert type(rule).__name__ in section[1]
+
+
+def test_the_index_is_built_into_its_page():
+    text = (ROOT / "docs/algorithms.md").read_text()
+    assert hooks().MARKER in text
+    assert hooks().fill(text).count("\n## ") >= len(tw.algorithms.__all__)
+
+
+@pytest.mark.parametrize("page", [*pages.PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=ids)
+def test_links_resolve_and_nothing_comes_from_the_network(page):
+    text = FENCE.sub("", page.read_text())
+    for target in (a or b for a, b in LINK.findall(text)):
+        assert not target.startswith(("http:", "https:", "//")), f"{page.name}: {target}"
+        path, _, anchor = target.partition("#")
+        found = page if not path else (page.parent / path).resolve()
+        assert found.exists(), f"{page.name}: {target} does not exist"
+        if anchor and found.suffix == ".md":
+            assert anchor in anchors(found), f"{page.name}: {target} has no such heading"
+
+
+def anchors(page: Path) -> set[str]:
+    text = page.read_text()
+    if page.name == "algorithms.md":
+        text = hooks().fill(text)
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip()) for title in titles}
+
+
+class Resources(html.parser.HTMLParser):
+    """What a page makes the browser load."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag in ("script", "img", "iframe", "source") and attributes.get("src"):
+            self.found.append(attributes["src"])
+        if tag == "link" and attributes.get("rel") != "canonical":
+            self.found.append(attributes.get("href", ""))
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_loads_nothing_from_the_network(tmp_path):
+    pytest.importorskip("mkdocs")
+    site, environment = tmp_path / "site", os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stdout + built.stderr
+    written = list(site.rglob("*.html"))
+    assert len(written) > 10
+    for page in written:
+        parser = Resources()
+        parser.feed(page.read_text())
+        for target in parser.found:
+            assert not re.match(r"(https?:)?//", target), f"{page.name} loads {target}"
