@@ -6,7 +6,7 @@ stands for anything within a line. Three comments change what is expected of the
 
     <!-- warns -->       it warns, and the warning is part of its output (elsewhere a warning is an error)
     <!-- raises -->      it raises, and the error is part of its output
-    <!-- slow: why -->   it is shown and not run
+    <!-- slow -->        it takes more than a few seconds, and runs with the slow tests
 
 `python tests/pages.py` runs every page and writes outputs that have changed into it; name pages to run only those.
 """
@@ -53,13 +53,13 @@ def blocks(text: str) -> Iterator[Block]:
         yield Block(line, match["code"], match["mark"], match["output"], match.span("output"))
 
 
-def run(page: Path, text: str) -> Iterator[tuple[Block, str]]:
-    """(block, what it printed), block after block; errors carry the line of the page."""
+def run(page: Path, text: str, slow: bool = True) -> Iterator[tuple[Block, str]]:
+    """(block, what it printed), block after block, slow ones if asked; errors carry the line of the page."""
     module = types.ModuleType(re.sub(r"\W", "_", page.stem))
     sys.modules[module.__name__] = module
     try:
         for block in blocks(text):
-            if block.mark != "slow":
+            if slow or block.mark != "slow":
                 yield block, _execute(block, page, module)
     finally:
         del sys.modules[module.__name__]

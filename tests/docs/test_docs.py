@@ -35,9 +35,20 @@ def newcomer(tmp_path, monkeypatch):
         jax.config.update(name, value)
 
 
-@pytest.mark.parametrize("page", [p for p in pages.PAGES if any(pages.blocks(p.read_text()))], ids=ids)
-def test_code_runs_and_prints_what_the_page_shows(page, newcomer):
-    for block, printed in pages.run(page, page.read_text()):
+def has(page: Path, *marks: str | None) -> bool:
+    return any(block.mark in marks for block in pages.blocks(page.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("page", "slow"),
+    [
+        *((p, False) for p in pages.PAGES if has(p, None, "warns", "raises")),
+        *(pytest.param(p, True, marks=pytest.mark.slow) for p in pages.PAGES if has(p, "slow")),
+    ],
+    ids=lambda value: ids(value) if isinstance(value, Path) else "slow" if value else "fast",
+)
+def test_code_runs_and_prints_what_the_page_shows(page, slow, newcomer):
+    for block, printed in pages.run(page, page.read_text(), slow):
         if block.output is not None:
             where = f"{page.relative_to(ROOT)}:{block.line}: output differs; python tests/pages.py {page.relative_to(ROOT)}"
             assert pages.agree(block.output, printed), f"{where}\n--- shown\n{block.output}--- printed\n{printed}"

@@ -41,6 +41,9 @@ from .world import make_setting, make_world
 ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded}
 # Above this many values per record the history keeps no row per agent.
 AGENT_ROWS = 2000
+_DRAWN_FACTS = (
+    "sigma", "rate", "spectral_gap", "diameter", "max_degree", "min_degree", "connected", "doubly_stochastic",
+)  # fmt: skip
 # A run whose estimates are this many times larger than at the start has diverged.
 DIVERGENCE = 1e12
 
@@ -305,7 +308,7 @@ def _report_bytes(history: History, report: tuple[str, ...]) -> int:
 
 def _graph(network: Network) -> dict[str, Any]:
     facts = network.facts
-    known = {name: getattr(facts, name) for name in ("sigma", "spectral_gap", "diameter", "max_degree", "min_degree")}
+    known = {name: getattr(facts, name) for name in _DRAWN_FACTS}
     return {"edges": network.edges, "positions": network.positions, "directed": network.directed, "facts": known}
 
 
@@ -319,7 +322,7 @@ def _config(problem, algorithm, network, engine, seed, stop, rounds, facts) -> d
         "stop": "none" if stop is None else describe(stop),
         "rounds": rounds,
         "seed": seed,
-        "constants": f"L = {facts.smoothness}, μ = {facts.strong_convexity} ({facts.source})",
+        "constants": f"L = {facts.smoothness or float('nan'):.4g}, μ = {facts.strong_convexity:.4g} ({facts.source})",
         "machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)",
         "versions": versions,
     }

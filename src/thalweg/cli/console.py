@@ -1,0 +1,146 @@
+"""What the commands share: errors in one line, tables, live steps."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from thalweg.experiment import RunFolder
+    from thalweg.observe import History, Result, Table
+
+OUT, ERR = Console(highlight=False), Console(stderr=True, highlight=False)
+# Exit codes: of a mistake in what was asked, of a run that broke, and of Ctrl-C, as shells have them.
+MISTAKE, BROKEN, INTERRUPTED = 2, 1, 130
+
+
+@contextlib.contextmanager
+def mistakes() -> Iterator[None]:
+    """Within, a mistake of the user's ends the command with one line and exit code 2; a fault of ours keeps its traceback."""
+    try:
+        with warnings.catch_warnings():
+            # What `solve` warns of is in the result, which is printed.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        fail("stopped by hand before the first round; there is nothing to resume", INTERRUPTED)
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
+        if not _is_the_users(error):
+            raise
+        fail(str(error), MISTAKE)
+
+
+def fail(message: str, code: int) -> None:
+    """Print one line and end with exit code `code`."""
+    line = Text("error: ", style="bold red") + Text(" ".join(message.split()), style="default")
+    ERR.print(line, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Whether Thalweg itself raised `error`, as it does for users' mistakes; elsewhere it is a fault of ours."""
+    if isinstance(error, OSError):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("thalweg.")
+
+
+def show_table(table: "Table") -> None:
+    """A table of a report, in the terminal."""
+    from thalweg.observe.table import is_number
+
+    headed = any(table.columns)
+    shown = RichTable(title=table.title, box=box.SIMPLE, show_header=headed, title_justify="left", title_style="bold")
+    for c, name in enumerate(table.columns):
+        numeric = all(is_number(row[c]) or row[c] is None for row in table.rows)
+        shown.add_column(name, justify="right" if numeric else "left", no_wrap=c == 0)
+    for row in table.rows:
+        shown.add_row(*map(_cell, row))
+    OUT.print(shown)
+    if table.note:
+        OUT.print(Text(table.note, style="dim"))
+        OUT.print()
+
+
+def _cell(cell: Any) -> str:
+    from thalweg.observe.table import is_number
+    from thalweg.observe.text import number
+
+    return number(cell, 3) if is_number(cell) else "–" if cell is None else str(cell)
+
+
+def show_result(result: "Result", tables: Iterable["Table"], folder: "RunFolder") -> None:
+    """A finished or interrupted run: summary, tables, where the rest is; ends with the exit code that fits its outcome."""
+    from thalweg.observe import Outcome
+
+    grid = RichTable.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    for label, value in result.summary():
+        grid.add_row(Text(label), Text(value))
+    OUT.print(grid)
+    for table in tables:
+        show_table(table)
+    OUT.print(f"report: {folder.report}", soft_wrap=True, markup=False)
+    if result.outcome is Outcome.INTERRUPTED:
+        fail(f"{result.reason}; `thalweg resume {folder}` continues it", INTERRUPTED)
+    if result.outcome in (Outcome.DIVERGED, Outcome.NOT_FINITE):
+        fail(f"{result.outcome.value}: {result.reason}", BROKEN)
+
+
+class Steps:
+    """What is being done, step by step with its time: live where a person watches, one line a step elsewhere."""
+
+    def __init__(self) -> None:
+        columns = (
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description}"),
+            TextColumn("{task.fields[state]}", style="dim"),
+            TimeElapsedColumn(),
+        )
+        self._live = Progress(*columns, console=ERR) if ERR.is_terminal else None
+        self._task: TaskID | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "Steps":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            if kind is None:
+                self._finish()
+            self._live.stop()
+
+    def say(self, step: str) -> None:
+        """The last step is done; `step` begins."""
+        if self._live is None:
+            ERR.print(f"{time.monotonic() - self._began:5.1f} s  {step}", markup=False, soft_wrap=True)
+            return
+        self._finish()
+        self._task = self._live.add_task(step, total=None, state="")
+
+    def rounds(self, k: int, history: "History") -> None:
+        """Progress of the run that is the present step; fits `solve(progress=…)`."""
+        if self._live is None or self._task is None or not len(history):
+            return
+        state = f"round {k:,}, objective {history['objective'][-1]:.5g}, consensus error {history['consensus_error'][-1]:.0e}"
+        self._live.update(self._task, state=state)
+
+    def _finish(self) -> None:
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, total=1, completed=1)

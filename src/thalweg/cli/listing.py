@@ -1,0 +1,37 @@
+"""`thalweg list`: what there is, one line each."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from . import catalogue
+from .console import OUT, mistakes
+
+HEADINGS = {
+    "problems": "Problems: [problem] kind = …",
+    "networks": "Networks: [network] kind = …",
+    "algorithms": "Algorithms: [algorithm] name = …",
+    "losses": "Losses: thalweg.losses",
+    "data": "Data: [problem] data = …",
+    "engines": "Engines: [run] engine = …",
+}
+
+What = StrEnum("What", list(HEADINGS))
+
+
+def list_(
+    what: Annotated[What | None, typer.Argument(help="Only this; all when left out.", show_default=False)] = None,
+) -> None:
+    """List what there is, one line each."""
+    with mistakes():
+        for section in HEADINGS if what is None else [what.value]:
+            table = Table(title=Text(HEADINGS[section]), box=box.SIMPLE, show_header=False, title_justify="left", title_style="bold")
+            table.add_column(no_wrap=True, style="bold")
+            table.add_column()
+            for name, line in catalogue.SECTIONS[section]().items():
+                table.add_row(Text(name), Text(line))
+            OUT.print(table)
