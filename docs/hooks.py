@@ -28,6 +28,7 @@ NEEDS = {
 HANDLES = {
     "regularizer": "a non-smooth r, through its prox",
     "stochastic": "stochastic gradients",
+    "constants": "the constants L and μ, where they exist",
     "local_steps": "step sizes that differ between agents",
 }
 
@@ -78,11 +79,17 @@ def _section(algorithm: type) -> str:
         ("can use", _listing(algorithm.handles, HANDLES)),
         ("stays exact under", _listing(algorithm.exact_under, FAILURES) or "no failures"),
         ("sends, combined by", combine),
-        ("messages per round", str(len(algorithm.phases)) if len(algorithm.phases) > 1 else ""),
+        ("exchanges per round", _exchanges(algorithm)),
     ]
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)])
     entry = f"::: thalweg.algorithm.peer.{algorithm.__name__}\n    options:\n      show_root_heading: false\n      members: false"
     return f"## {algorithm.__name__}\n\n{inspect.getdoc(algorithm).splitlines()[0]}\n\n{table}\n\n{entry}"
+
+
+def _exchanges(algorithm: type) -> str:
+    if isinstance(algorithm.phases, property):
+        return "as many as its hyper-parameters say"
+    return str(len(algorithm.phases))
 
 
 def _listing(names: frozenset[str], words: dict[str, str]) -> str:

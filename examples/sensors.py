@@ -18,7 +18,7 @@ def main() -> tw.Result:
     result = tw.solve(problem, tw.Averaging(), network, stop=tw.Stop(progress=1e-6, agreement=1e-6))
 
     print(result)
-    print(f"one thermometer alone is off by {noise:.2f} °C on average, all together by {abs(result.x - temperature):.2f} °C")
+    print(f"one thermometer alone is off by about {noise} °C, all together by {abs(result.x - temperature):.2f} °C")
     return result
 
 

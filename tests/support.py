@@ -55,10 +55,12 @@ def rate_of_modes(algorithm, curvature, network):
     return rate
 
 
-def measured_rate(problem, algorithm, network, limit, rounds):
-    """Factor per round of ‖x − limit‖ between the two numbers of `rounds`, `limit [n, d]` or `[d]`."""
-    first, last = (np.linalg.norm(agents(problem, algorithm, network, k) - limit) for k in rounds)
-    return (last / first) ** (1 / (rounds[1] - rounds[0]))
+def assert_rate(problem, algorithm, network, limit, expected, tolerance=0.01):
+    """‖x − limit‖ shrinks by `expected` per round, measured while it falls from about 1e-6 to 1e-10; limit [n, d] or [d]."""
+    last = min(5000, max(8, int(np.log(1e-10) / np.log(expected))))
+    first = int(0.6 * last)
+    before, after = (np.linalg.norm(agents(problem, algorithm, network, k) - limit) for k in (first, last))
+    np.testing.assert_allclose((after / before) ** (1 / (last - first)), expected, rtol=tolerance)
 
 
 def agents(problem, algorithm, network, rounds, **options):

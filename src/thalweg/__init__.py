@@ -9,11 +9,12 @@ State the problem (`Consensus`, `EmpiricalRisk`, `Measurements`), choose a netwo
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import apps, experiment
-    from ._api import *
+    from . import apps as apps
+    from . import experiment as experiment
+    from ._api import *  # noqa: F403
 
 # Loaded when asked for by name, each by itself.
 _PARTS = ("apps", "experiment")

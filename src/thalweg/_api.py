@@ -1,11 +1,13 @@
 """The public names of `thalweg`. They stand apart from `__init__`, so that `thalweg --help` need not wait for JAX."""
 
+# ruff: noqa: F401, F403
+
 from . import algorithm, data, engine, message, network, observe, problem
-from .algorithm import *  # noqa: F403
+from .algorithm import *
 from .algorithm import peer as algorithms
-from .algorithm.peer import *  # noqa: F403
+from .algorithm.peer import *
 from .engine import Debug, RoleFailure, Sharded, Simulated, Stop, solve
 from .network import Network
 from .observe import History, Ledger, Outcome, Result
-from .problem import *  # noqa: F403
+from .problem import *
 from .problem import losses

@@ -169,7 +169,7 @@ class Resources(html.parser.HTMLParser):
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_loads_nothing_from_the_network(tmp_path):
     pytest.importorskip("mkdocs")
-    site, environment = tmp_path / "site", os.environ | {"JAX_PLATFORMS": "cpu"}
+    site, environment = tmp_path / "site", os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stdout + built.stderr

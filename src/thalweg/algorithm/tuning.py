@@ -25,8 +25,8 @@ def predicted_rate(algorithm: PeerAlgorithm, facts: Facts) -> float:
     largest = facts.smoothness or 1.0
     smallest = max(facts.strong_convexity, SMALLEST_CURVATURE * largest)
     worst = 0.0
-    for curvature in np.geomspace(smallest, largest, 5):
-        matrices = [algorithm.modes(curvature, eigenvalue) for eigenvalue in np.linspace(low, facts.sigma, 9)]
+    for curvature in np.geomspace(smallest, largest, 3):
+        matrices = [algorithm.modes(curvature, eigenvalue) for eigenvalue in np.linspace(low, facts.sigma, 7)]
         mean = algorithm.modes(curvature, 1.0)
         if mean is None:
             raise ValueError(f"{type(algorithm).__name__} states no modes, so no rate can be predicted")
@@ -40,6 +40,6 @@ def predicted_rate(algorithm: PeerAlgorithm, facts: Facts) -> float:
 
 def tuned_step(algorithm: PeerAlgorithm, facts: Facts) -> float:
     """The step size in (0, bound/2] with the best predicted rate (the larger one where rates are alike)."""
-    steps = SAFETY * algorithm.step_bound(facts) * np.geomspace(1, 1e-3, 48)
+    steps = SAFETY * algorithm.step_bound(facts) * np.geomspace(1, 1e-3, 36)
     rates = [predicted_rate(dataclasses.replace(algorithm, step_size=float(step)), facts) for step in steps]
     return float(steps[int(np.argmin(np.round(rates, 9)))])

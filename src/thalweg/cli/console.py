@@ -3,7 +3,7 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OUT, ERR = Console(highlight=False), Console(stderr=True, highlight=False)
 # Exit codes: of a mistake in what was asked, of a run that broke, and of Ctrl-C, as shells have them.
 MISTAKE, BROKEN, INTERRUPTED = 2, 1, 130
+# Between two lines about the rounds, where nobody watches live.
+LOG_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -34,7 +36,7 @@ def mistakes() -> Iterator[None]:
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        fail("stopped by hand before the first round; there is nothing to resume", INTERRUPTED)
+        fail("stopped by hand", INTERRUPTED)
     except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
         if not _is_the_users(error):
             raise
@@ -64,22 +66,27 @@ def show_table(table: "Table") -> None:
 
     headed = any(table.columns)
     shown = RichTable(title=table.title, box=box.SIMPLE, show_header=headed, title_justify="left", title_style="bold")
+    columns = [[row[c] for row in table.rows] for c in range(len(table.columns))]
     for c, name in enumerate(table.columns):
-        numeric = all(is_number(row[c]) or row[c] is None for row in table.rows)
+        numeric = all(is_number(cell) or cell is None for cell in columns[c])
         shown.add_column(name, justify="right" if numeric else "left", no_wrap=c == 0)
-    for row in table.rows:
-        shown.add_row(*map(_cell, row))
+    for row in zip(*map(_cells, columns), strict=True):
+        shown.add_row(*row)
     OUT.print(shown)
     if table.note:
         OUT.print(Text(table.note, style="dim"))
         OUT.print()
 
 
-def _cell(cell: Any) -> str:
+def _cells(column: list[Any]) -> list[str]:
+    """A column as text; fractions of one size get the same number of digits, so that their points align."""
     from thalweg.observe.table import is_number
     from thalweg.observe.text import number
 
-    return number(cell, 3) if is_number(cell) else "–" if cell is None else str(cell)
+    fractions = [cell for cell in column if isinstance(cell, float)]
+    alike = len(fractions) > 1 and all(cell == 0 or 1e-2 <= abs(cell) < 1e4 for cell in fractions)
+    show = lambda cell: f"{cell:.3f}" if alike and isinstance(cell, float) else number(cell, 3)
+    return [show(cell) if is_number(cell) else "–" if cell is None else str(cell) for cell in column]
 
 
 def show_result(result: "Result", tables: Iterable["Table"], folder: "RunFolder") -> None:
@@ -101,18 +108,42 @@ def show_result(result: "Result", tables: Iterable["Table"], folder: "RunFolder"
         fail(f"{result.outcome.value}: {result.reason}", BROKEN)
 
 
+def watching() -> Callable[[int, "History"], None] | None:
+    """How `run` and `resume` show rounds: None, which is `solve`'s own bar, where a person watches; else in lines."""
+    return None if ERR.is_terminal else log()
+
+
+def log() -> Callable[[int, "History"], None]:
+    """A function of (round, history) that prints a line now and then, the first at once."""
+    due = time.monotonic()
+
+    def show(k: int, history: "History") -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + LOG_SECONDS
+            ERR.print(_where(k, history), markup=False, soft_wrap=True)
+
+    return show
+
+
+def _where(k: int, history: "History") -> str:
+    if not len(history):
+        return f"round {k:,}"
+    return f"round {k:,}, objective {history['objective'][-1]:.5g}, consensus {history['consensus_error'][-1]:.0e}"
+
+
 class Steps:
     """What is being done, step by step with its time: live where a person watches, one line a step elsewhere."""
 
     def __init__(self) -> None:
         columns = (
             SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[state]}", style="dim"),
+            TextColumn("{task.description}  [dim]{task.fields[state]}"),
             TimeElapsedColumn(),
         )
         self._live = Progress(*columns, console=ERR) if ERR.is_terminal else None
         self._task: TaskID | None = None
+        self._log = log()
         self._began = time.monotonic()
 
     def __enter__(self) -> "Steps":
@@ -136,10 +167,10 @@ class Steps:
 
     def rounds(self, k: int, history: "History") -> None:
         """Progress of the run that is the present step; fits `solve(progress=…)`."""
-        if self._live is None or self._task is None or not len(history):
-            return
-        state = f"round {k:,}, objective {history['objective'][-1]:.5g}, consensus error {history['consensus_error'][-1]:.0e}"
-        self._live.update(self._task, state=state)
+        if self._live is None:
+            self._log(k, history)
+        elif self._task is not None:
+            self._live.update(self._task, state=_where(k, history))
 
     def _finish(self) -> None:
         if self._live is not None and self._task is not None:

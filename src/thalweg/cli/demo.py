@@ -26,11 +26,14 @@ def demo(
             steps.say("starting JAX")
             from thalweg.apps import hearts
             from thalweg.experiment import RunFolder
+            from thalweg.observe import Outcome
 
             folder = RunFolder(out)
             if folder.started:
                 raise ValueError(f"{out} holds a run of an experiment file; choose another folder with --out")
             study = hearts.study(progress=steps.rounds, say=steps.say)
+            if study.result.outcome is Outcome.INTERRUPTED:
+                raise KeyboardInterrupt
             steps.say("writing the report")
             report = folder.write(study.result, study.tables)
         for table in study.tables:

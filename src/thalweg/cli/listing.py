@@ -29,7 +29,9 @@ def list_(
     """List what there is, one line each."""
     with mistakes():
         for section in HEADINGS if what is None else [what.value]:
-            table = Table(title=Text(HEADINGS[section]), box=box.SIMPLE, show_header=False, title_justify="left", title_style="bold")
+            table = Table(
+                title=Text(HEADINGS[section]), box=box.SIMPLE, show_header=False, title_justify="left", title_style="bold"
+            )
             table.add_column(no_wrap=True, style="bold")
             table.add_column()
             for name, line in catalogue.SECTIONS[section]().items():

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import mistakes, show_result
+from .console import mistakes, show_result, watching
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of the run.", show_default=False)]
 Rounds = Annotated[int | None, typer.Option(help="Go on to this round instead.", show_default=False)]
@@ -20,5 +20,5 @@ def resume(run: Run, rounds: Rounds = None) -> None:
         from thalweg import experiment
 
         begun, folder = experiment.reopen(run)
-        result, folder = begun.with_settings(rounds=rounds).run(folder.path, resume=folder.started)
+        result, folder = begun.with_settings(rounds=rounds).run(folder.path, resume=folder.started, progress=watching())
         show_result(result, folder.read()[1], folder)

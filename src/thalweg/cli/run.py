@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import OUT, mistakes, show_result
+from .console import OUT, mistakes, show_result, watching
 
 File = Annotated[Path, typer.Argument(metavar="FILE.toml", help="The experiment file.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; a new one under runs/ when left out.", show_default=False)]
@@ -23,6 +23,6 @@ def run(file: File, out: Out = None, rounds: Rounds = None, seed: Seed = None, e
         from thalweg import experiment
 
         asked = experiment.load(file).with_settings(rounds=rounds, seed=seed, engine=engine)
-        result, folder = asked.run(out)
+        result, folder = asked.run(out, progress=watching())
         OUT.print(f"experiment {asked.name}, {asked.hash[:12]}", style="dim")
         show_result(result, folder.read()[1], folder)

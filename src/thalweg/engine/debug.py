@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.algorithm.base import Info
 from thalweg.message.payload import pack
 
 from . import loop
@@ -145,7 +146,9 @@ class Debugger:
 
 
 def _finite(tree: Any) -> bool:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(getattr(leaf, "dtype", int), jnp.inexact)]
+    # What an `Info` does not know is NaN, on purpose; it is a leaf here, and has no dtype.
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Info))
+    leaves = [leaf for leaf in leaves if jnp.issubdtype(getattr(leaf, "dtype", int), jnp.inexact)]
     return all(bool(np.isfinite(leaf).all()) for leaf in leaves)
 
 

@@ -104,9 +104,10 @@ def as_agents(executor, e: Experiment, name: str, function, *args, k=0) -> Any:
 def message_specs(e: Experiment, state: Any) -> dict[str, Any]:
     """phase → message of one agent, as shapes."""
     context = _context(e, 0, "", Role.SEND, None)
+    one = jax.tree.map(lambda leaf: leaf.values[0] if _is_per_agent(leaf) else leaf, e.algorithm, is_leaf=_is_per_agent)
     return {
         phase: jax.eval_shape(
-            lambda state, c, phase=phase: e.algorithm.send(_first(state), replace(_first(c), phase=phase)), state, context
+            lambda state, c, phase=phase: one.send(_first(state), replace(_first(c), phase=phase)), state, context
         )
         for phase in e.algorithm.phases
     }

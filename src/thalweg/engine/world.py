@@ -113,7 +113,8 @@ def make_setting(network: Network, ids: np.ndarray) -> Setting:
         asleep=jnp.asarray(failures.asleep, jnp.float32),
         delay=jnp.asarray(np.cumsum(delay), jnp.float32),
         phase_probabilities=jnp.asarray(np.full(phases, 1 / phases) if probabilities is None else probabilities),
-        edges=jnp.asarray(_by_id(ids[network.edges].reshape(-1, 2)), jnp.int32),
+        # Only gossip draws from them; elsewhere their number would be one more shape to compile for.
+        edges=jnp.asarray(_by_id(ids[network.edges]) if kind == "gossip" else np.zeros((0, 2)), jnp.int32),
     )
 
 

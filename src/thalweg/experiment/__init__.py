@@ -2,6 +2,8 @@
 
     experiment = tw.experiment.load("hearts.toml")
     result, folder = experiment.run()
+
+`folder` (a `RunFolder`) holds all about the run: the file, the checkpoint, the result, the report.
 """
 
 from .experiment import Experiment

@@ -40,7 +40,7 @@ class RunTable(Table):
     rounds: int = Field(1000, ge=0, description="a whole number ≥ 0")
     seed: int = Field(0, ge=0, description="a whole number ≥ 0")
     dtype: Literal["float64", "float32"] = Field("float64", description='"float64" or "float32"')
-    engine: Literal[tuple(ENGINES)] = Field("simulated", description=f"one of {', '.join(ENGINES)}")
+    engine: Literal[tuple(ENGINES)] = Field("simulated", description=f"one of {', '.join(ENGINES)}")  # pyright: ignore
     deterministic: bool = Field(False, description="true or false")
     every: int | None = Field(None, ge=1, description="a whole number ≥ 1")
     report: list[str] = Field([], description="a list of names of the agents' Info")

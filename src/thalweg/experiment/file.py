@@ -1,5 +1,6 @@
 """The experiment file: problem, network, algorithm, stop rule and run in one TOML file.
 
+For example
     [problem]                           # what is minimised, and whose records
     kind = "logistic_regression"
     data = "heart_disease"
@@ -16,6 +17,8 @@
 
     [run]
     rounds = 5000
+
+What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
 
 import tomllib
@@ -61,10 +64,10 @@ def reopen(folder: str | Path) -> tuple[Experiment, RunFolder]:
     Raises:
         FileNotFoundError: no run was started there.
     """
-    folder = RunFolder(Path(folder))
-    made = folder.experiment()
+    run = RunFolder(Path(folder))
+    made = run.experiment()
     experiment = parse(made["content"], name=made["name"], base=Path(made["base"]), source=made["source"])
-    return experiment, folder
+    return experiment, run
 
 
 def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Experiment:

@@ -6,6 +6,8 @@
     result.json       outcome, configuration, tables; result.npz has the arrays (no pickles)
     history.csv       one row per record
     report.html       the report
+
+A folder without a result is that of a run that was killed; one without `experiment.json` was not run from a file.
 """
 
 import contextlib
@@ -144,7 +146,7 @@ def _taken_apart(result: Result) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def _put_together(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Result:
-    under = lambda kind: {name[len(kind) + 1 :]: a for name, a in arrays.items() if name.startswith(f"{kind}/")}  # noqa: E731
+    under = lambda kind: {name[len(kind) + 1 :]: a for name, a in arrays.items() if name.startswith(f"{kind}/")}
     hyper = plain["algorithm"]["arguments"]
     hyper = {name: PerAgent(np.asarray(value)) if isinstance(value, list) else value for name, value in hyper.items()}
     return Result(

@@ -72,16 +72,16 @@ def _first(error: ValidationError, model: type[BaseModel], table: dict, where: s
     rank = {"extra_forbidden": 0, "missing": 1}
     # A key inside a table that may also be something else (a number, a list) is named by the table's own key.
     first = min(error.errors(), key=lambda e: rank.get(e["type"], 2) if len(e["loc"]) == 1 else 2)
-    key, expected = str(first["loc"][0]) if first["loc"] else "", fields(model)
+    key, expected, context = str(first["loc"][0]) if first["loc"] else "", fields(model), first.get("ctx", {})
     path = f"{where}.{key}" if where else key
     if first["type"] == "extra_forbidden" and key not in expected:
         return unknown_key(where, key, expected)
     if first["type"] == "missing" and key not in table:
         return missing(path, expected[key])
     if not key:
-        return Mistake(f"{where}: {first['ctx']['error']}")
+        return Mistake(f"{where}: {context['error']}")
     if first["type"] == "value_error":
-        return Mistake(f"{path}: got {shown(table[key])}, {first['ctx']['error']}")
-    got, choices = table[key], first.get("ctx", {}).get("expected") if first["type"] == "literal_error" else None
+        return Mistake(f"{path}: got {shown(table[key])}, {context['error']}")
+    got, choices = table[key], context.get("expected") if first["type"] == "literal_error" else None
     hint = nearest(got, choices.replace(" or ", ", ").replace("'", "").split(", ")) if choices and isinstance(got, str) else ""
     return Mistake(f"{path}: got {shown(got)}, expected {expected[key]}{hint}")

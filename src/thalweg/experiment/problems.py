@@ -11,11 +11,12 @@ from pydantic import Field, model_validator
 
 from thalweg import problem as problems
 from thalweg.data import FederatedData, auc
-from thalweg.observe import Result, Table as ReportTable
+from thalweg.observe import Result
+from thalweg.observe import Table as ReportTable
 from thalweg.problem import losses
 
 from . import records
-from .mistakes import Mistake, missing, named, wrong
+from .mistakes import Mistake, named, shown, wrong
 from .signature import Table
 
 
@@ -49,7 +50,9 @@ class LinearModelTable(ProblemTable):
     features: list[str] | None = Field(None, description="a list of column names of the CSV file")
     label: str | None = Field(None, description="a column name of the CSV file")
     agent: str | None = Field(None, description="the column of the CSV file that says whose record it is")
-    scale: dict[str, list[float]] | None = Field(None, description="a table column = [centre, scale] of public reference values")
+    scale: dict[str, list[float]] | None = Field(
+        None, description="a table column = [centre, scale] of public reference values"
+    )
     test: float = Field(0.3, ge=0, lt=1, description="the share of each agent's records that is held out, in [0, 1)")
     split_seed: int = Field(0, ge=0, description="a whole number ≥ 0")
     l1: float = Field(0.0, ge=0, description="a number ≥ 0")
@@ -66,7 +69,7 @@ class LinearModelTable(ProblemTable):
     def build(self, base: Path, dtype: Any) -> Stated:
         data = self._records(base)
         self._check_labels(data)
-        cast = lambda examples: tuple(np.asarray(part, dtype) for part in examples)  # noqa: E731
+        cast = lambda examples: tuple(np.asarray(part, dtype) for part in examples)
         model = losses.linear_model(type(self).loss, self.fit_intercept)
         problem = problems.EmpiricalRisk(
             model,
@@ -86,7 +89,9 @@ class LinearModelTable(ProblemTable):
             return records.read_examples(path, **about_columns, test=self.test, seed=self.split_seed)
         for key, value in about_columns.items():
             if value is not None:
-                raise Mistake(f"problem.{key}: got {value!r}, expected nothing: the records of {self.data!r} are ready as they are")
+                raise Mistake(
+                    f"problem.{key}: got {shown(value)}, expected nothing: the records of {self.data!r} are ready as they are"
+                )
         return records.data_sets()[self.data](test=self.test, seed=self.split_seed)
 
     def _check_labels(self, data: FederatedData) -> None:

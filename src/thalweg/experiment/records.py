@@ -122,9 +122,9 @@ def read_examples(
     features = [column("features", name, known) for name in features]
     x, y = numbers(path, rows, features), numbers(path, rows, [label])[:, 0]
     for name, pair in (scale or {}).items():
-        if len(pair) != 2 or not pair[1] > 0:
-            raise wrong(f"problem.scale.{column('scale', name, features)}", pair, "[centre, scale] with a scale above 0")
         j = features.index(column("scale", name, features))
+        if len(pair) != 2 or not pair[1] > 0:
+            raise wrong(f"problem.scale.{name}", pair, "[centre, scale] with a scale above 0")
         x[:, j] = (x[:, j] - pair[0]) / pair[1]
     owners = [row[agent] for row in rows]
     names = tuple(dict.fromkeys(owners))
@@ -134,6 +134,8 @@ def read_examples(
         held = np.random.default_rng([seed, i]).permutation(mine)[: round(test * len(mine))]
         kept = np.setdiff1d(mine, held)
         if not kept.size:
-            raise Mistake(f"problem.test: got {test}, which leaves {name!r} no training example of {len(mine)}; use a smaller share")
+            raise Mistake(
+                f"problem.test: got {test}, which leaves {name!r} no training example of {len(mine)}; use a smaller share"
+            )
         parts.append(tuple((x[which], y[which]) for which in (kept, np.sort(held))))
     return FederatedData([train for train, _ in parts], [held for _, held in parts], names, tuple(features))

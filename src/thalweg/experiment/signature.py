@@ -110,7 +110,7 @@ def kind_of(hint: Any) -> Kind | None:
 
 
 def _listed(origin: Any, one: Kind) -> Callable[[Any], Any]:
-    make = tuple if origin is tuple else list
+    make = list if origin is list else tuple
     return lambda values: make(one.convert(value) for value in values)
 
 

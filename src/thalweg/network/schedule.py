@@ -65,7 +65,7 @@ class RandomPhase:
     """
 
     networks: tuple[Network, ...]
-    probabilities: tuple[float, ...] | None = None
+    probabilities: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         networks = _checked_phases(self.networks, "random_phases")

@@ -26,7 +26,7 @@ class AcceleratedAveraging(PeerAlgorithm[AcceleratedAveragingState]):
 
     With ω = ((1 − √(1 − σ²))/σ)² the error contracts by √ω = σ/(1 + √(1 − σ²)) per round, asymptotically: where averaging needs
     1/(1 − σ) rounds, this needs about 1/√(2(1 − σ)). `ChebyshevAveraging` has the same rate and is better in every round;
-    this one has a single constant to tune.
+    this one has a single constant, and conserves mean(x + ω(x − x⁻)/(1 − ω)) even while some agents sleep.
 
     Args:
         momentum: ω in [0, 1). Default: from σ, the second largest eigenvalue modulus of W.
@@ -40,12 +40,12 @@ class AcceleratedAveraging(PeerAlgorithm[AcceleratedAveragingState]):
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "fixed", "measurements"})
-    exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric"})
+    exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
     claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Muthukrishnan, Ghosh and Schultz 1998, Theorem 3")
 
     def __check_init__(self):
         if isinstance(self.momentum, float | int) and not 0 <= self.momentum < 1:
-            raise ValueError(f"AcceleratedAveraging(momentum={self.momentum!r}): expected 0 ≤ momentum < 1, or None for the best")
+            raise ValueError(f"AcceleratedAveraging(momentum={self.momentum!r}): expected 0 ≤ momentum < 1, or None")
 
     def resolve(self, facts: Facts) -> "AcceleratedAveraging":
         return fill(self, momentum=accelerated_rate(facts.sigma) ** 2)

@@ -31,6 +31,7 @@ class ChebyshevAveraging(PeerAlgorithm[ChebyshevAveragingState]):
 
     After k rounds the disagreement is at most 1/T_k(1/σ) of what it was, and no other polynomial of W of degree k, that is no
     other linear method of k rounds, does better on a spectrum [−σ, σ]. Asymptotically σ/(1 + √(1 − σ²)) per round.
+    Agents that sleep lose step with the others' ω_k, which biases the limit: use `AcceleratedAveraging` there.
 
     Args:
         sigma: second largest eigenvalue modulus of W, or a bound on it. Default: the network's own.

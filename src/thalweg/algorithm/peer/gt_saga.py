@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, fill
 from thalweg.algorithm.trees import axpy, minus, plus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
+
+from .gradient_tracking import GradientTracking
 
 
 class GTSAGAState(eqx.Module):
@@ -35,9 +38,9 @@ class GTSAGA(PeerAlgorithm[GTSAGAState]):
     (`Consensus`) counts as one example: the method is then `GradientTracking(order="diging")`.
 
     Args:
-        step_size: α. Default: min{1/(3m), (1 − σ)²/4}/max L_i, with m the largest number of examples and σ the second largest
-            eigenvalue modulus of W. m·L_i bounds the smoothness of every single example; if all examples are about equally
-            smooth, a step up to m times larger is right.
+        step_size: α. Default: that of `GradientTracking(order="diging")`, at most 1/(3m max L_i) with m the largest number of
+            examples. m·L_i bounds the smoothness of every single example; if all examples are about equally smooth, a step
+            up to m times larger is right.
 
     Ran Xin, Usman Khan, Soummya Kar, *Variance-reduced decentralized stochastic optimization with accelerated convergence*,
     IEEE Transactions on Signal Processing 68, 2020.
@@ -51,7 +54,10 @@ class GTSAGA(PeerAlgorithm[GTSAGAState]):
     claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Xin, Khan and Kar 2020, Theorem 1")
 
     def resolve(self, facts: Facts) -> "GTSAGA":
-        return fill(self, step_size=min(1 / (3 * facts.examples), (1 - facts.sigma) ** 2 / 4) / facts.smoothness)
+        if self.step_size is not None:
+            return self
+        tracking = tuned_step(GradientTracking(order="diging"), facts)
+        return fill(self, step_size=min(tracking, 1 / (3 * facts.examples * facts.smoothness)))
 
     def init(self, local, x0, context: Context) -> GTSAGAState:
         g = local.grad(x0)

@@ -13,7 +13,7 @@ from thalweg.algorithm.step import Real, fill
 from thalweg.algorithm.trees import axpy, minus, plus
 from thalweg.message.combine import Combine, Push
 
-from .push_pull import tracking_modes
+from .push_pull import guided_step, tracking_modes
 
 
 class PushDIGingState(eqx.Module):
@@ -37,10 +37,12 @@ class PushDIGing(PeerAlgorithm[PushDIGingState]):
     caught up by running sums per edge. u, v and y travel together, so the mass in flight is that of one more, virtual agent
     who delays: Σ u, Σ v = n and Σ y = Σ ∇φ_i hold with the mass in flight counted, and the ratio needs no correction.
     Hence exact under loss in either direction, sleeping agents and delays, as on any time-varying strongly connected digraph.
+    Gradients are divided by v: on sparse digraphs where much fails at once v_i falls to a thousandth now and then, and no
+    practical step keeps the run from diverging. `PushPull` has no such ratio.
 
     Args:
-        step_size: α. Default: (1 − σ)/(4 max L_i), with σ the second eigenvalue modulus of B. A guide, not a bound: the proved
-            bound shrinks exponentially with n. Halve it if a run diverges (heavy loss, very unequal degrees).
+        step_size: α. Default: as `PushPull`, a guide and not a bound: the proved bound shrinks exponentially with n. Halve it
+            if a run diverges (heavy loss, very unequal degrees).
         stochastic: use stochastic gradients; then the limit is a neighbourhood that shrinks with α.
 
     The running sums grow linearly with the rounds: in float32 and with failures, expect 1e-7·rounds of rounding in x.
@@ -63,7 +65,7 @@ class PushDIGing(PeerAlgorithm[PushDIGingState]):
     )
 
     def resolve(self, facts: Facts) -> "PushDIGing":
-        return fill(self, step_size=0.25 * (1 - facts.sigma) / facts.smoothness)
+        return self if self.step_size is not None else fill(self, step_size=guided_step(facts))
 
     def init(self, local, x0, context: Context) -> PushDIGingState:
         g = self._gradient(local, x0, context)

@@ -8,7 +8,10 @@ import numpy as np
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, fill
 from thalweg.algorithm.trees import axpy, minus, plus
+from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Pull, Push
+
+from .gradient_tracking import GradientTracking
 
 
 class PushPullState(eqx.Module):
@@ -30,8 +33,8 @@ class PushPull(PeerAlgorithm[PushPullState]):
     that no eigenvector has to be known or estimated.
 
     Args:
-        step_size: α. Default: (1 − σ)/(4 max L_i), σ the larger second eigenvalue modulus of A and B. A guide, not a bound:
-            the proved bound depends on norms that no agent knows. Halve it if a run diverges (very unequal degrees).
+        step_size: α. Default: `guided_step`, a guide and not a bound: the proved bound depends on norms that no agent knows.
+            Halve it if a run diverges (heavy loss, very unequal degrees).
         stochastic: use stochastic gradients; then the limit is a neighbourhood that shrinks with α.
 
     Where A = B is symmetric (regular undirected networks) this is `GradientTracking(order="atc")`.
@@ -51,7 +54,7 @@ class PushPull(PeerAlgorithm[PushPullState]):
     claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Pu, Shi, Xu and Nedić 2021, Theorem 1")
 
     def resolve(self, facts: Facts) -> "PushPull":
-        return fill(self, step_size=0.25 * (1 - facts.sigma) / facts.smoothness)
+        return self if self.step_size is not None else fill(self, step_size=guided_step(facts))
 
     def init(self, local, x0, context: Context) -> PushPullState:
         g = self._gradient(local, x0, context)
@@ -77,6 +80,18 @@ class PushPull(PeerAlgorithm[PushPullState]):
 
     def _gradient(self, local, x, context: Context):
         return local.stochastic_grad(x, context.key) if self.stochastic else local.grad(x)
+
+
+def guided_step(facts: Facts) -> float:
+    """A step size for tracking with weights that are not doubly stochastic.
+
+    On undirected networks the spectrum is real, and the best step is about that of `GradientTracking`. On directed ones
+    complex eigenvalues close to 1 allow much less: on a directed ring of equal curvatures tracking is stable up to about
+    √2 (1 − σ)^1.5/L, and a third of that leaves room for unequal degrees.
+    """
+    if facts.lambda_min is not None:
+        return tuned_step(GradientTracking(), facts)
+    return 0.5 * (1 - facts.sigma) ** 1.5 / facts.smoothness
 
 
 def tracking_modes(step: float, curvature: float, eigenvalue: float) -> np.ndarray:

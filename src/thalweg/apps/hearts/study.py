@@ -13,25 +13,27 @@ import numpy as np
 
 import thalweg as tw
 
+Model = dict[str, Any]
+
 L2 = 0.03
 ROUNDS = 5000
 STOP = tw.Stop(progress=1e-9, agreement=1e-9)
 MODEL = tw.losses.linear_model(tw.losses.logistic)
 
 
-def ring_problem(data: Any) -> Any:
+def ring_problem(data: tw.data.FederatedData) -> tw.EmpiricalRisk:
     """minimise Σ_i (m_i/m) mean_j log-loss(x; record j of hospital i) + ½·L2·‖x‖²: the model of the pooled records."""
     x0 = MODEL.start(data.d, dtype=np.float64)
     return tw.EmpiricalRisk(MODEL, data.train, x0, regularizer=tw.l2(L2), names=data.names)
 
 
-def alone_loss(models: dict[str, Any], example: tuple[Any, Any, Any]) -> Any:
+def alone_loss(models: Model, example: tuple[Any, Any, Any]) -> Any:
     """The loss of the example's own hospital's model; `models` has one for each, on a leading axis n."""
     features, label, hospital = example
     return MODEL(jax.tree.map(lambda leaf: leaf[hospital], models), (features, label))
 
 
-def alone(data: Any) -> list[dict[str, Any]]:
+def alone(data: tw.data.FederatedData) -> list[Model]:
     """What each hospital's own training records give, to optimality, with the same regulariser.
 
     The n separate problems are solved as one, minimise (1/n) Σ_i (f_i(x_i) + ½·L2·‖x_i‖²), which is compiled once.
@@ -43,7 +45,7 @@ def alone(data: Any) -> list[dict[str, Any]]:
     return [jax.tree.map(lambda leaf, i=i: leaf[i], models) for i in range(data.n)]
 
 
-def score(model: dict[str, Any], examples: tuple[np.ndarray, np.ndarray]) -> float:
+def score(model: Model, examples: tuple[np.ndarray, np.ndarray]) -> float:
     """AUC of a model on examples."""
     features, labels = examples
     return tw.data.auc(features @ np.asarray(model["weights"]) + float(model["bias"]), labels)
@@ -60,12 +62,12 @@ class Study:
         alone: the models of hospitals that keep to themselves.
     """
 
-    data: Any
-    result: Any
-    pooled: Any
-    alone: list[dict[str, Any]]
+    data: tw.data.FederatedData
+    result: tw.Result
+    pooled: tw.Reference
+    alone: list[Model]
 
-    def hospitals(self) -> Any:
+    def hospitals(self) -> tw.observe.Table:
         """Per hospital: records, AUC alone / together / pooled on its own test records, payload sent."""
         sent = self.result.ledger.bytes
         rows = [
@@ -80,7 +82,7 @@ class Study:
             )
             for i, name in enumerate(self.data.names)
         ]
-        columns = ("hospital", "training records", "test records", "AUC alone", "AUC together", "AUC pooled", "sent")
+        columns = ("hospital", "trained on", "tested on", "AUC alone", "AUC together", "AUC pooled", "sent")
         note = (
             "Alone: trained on the hospital's own records. Together: over the ring, no record leaving a hospital. Pooled: all "
             "records in one place, to compare. Areas under the ROC curve on each hospital's own test records, which are few: "
@@ -88,7 +90,7 @@ class Study:
         )
         return tw.observe.Table("Four hospitals", columns, rows, note)
 
-    def run(self) -> Any:
+    def run(self) -> tw.observe.Table:
         """How the run went."""
         last = {name: float(column[-1]) for name, column in self.result.history.scalars.items()}
         rows = [
@@ -102,13 +104,13 @@ class Study:
         return tw.observe.Table("The run", ("", ""), rows, note)
 
     @property
-    def tables(self) -> tuple[Any, ...]:
+    def tables(self) -> tuple[tw.observe.Table, ...]:
         """All tables, for the report."""
         return self.hospitals(), self.run()
 
 
 def study(
-    progress: bool | Callable[[int, Any], None] | None = None, say: Callable[[str], None] = lambda step: None
+    progress: bool | Callable[[int, tw.History], None] | None = None, say: Callable[[str], None] = lambda step: None
 ) -> Study:
     """Run the whole study.
 
@@ -117,14 +119,14 @@ def study(
         say: told what begins, before it begins.
     """
     with jax.enable_x64(True):
-        say("reading 920 records of four hospitals")
+        say("reading the records of four hospitals")
         data = tw.data.heart_disease()
         problem = ring_problem(data)
         say("for comparison: each hospital alone")
         separate = alone(data)
         say("for comparison: all records in one place")
         pooled = tw.reference(problem)
-        say("gradient tracking over a ring, no record leaving a hospital")
+        say("training over a ring")
         network, algorithm = tw.network.ring(data.n), tw.GradientTracking()
         result = tw.solve(problem, algorithm, network, rounds=ROUNDS, every=10, stop=STOP, reference=pooled, progress=progress)
     return Study(data, result, pooled, separate)
