@@ -3,8 +3,6 @@
 `python docs/hooks.py` prints it.
 """
 
-import inspect
-
 import thalweg as tw
 
 MARKER = "<!-- the index of algorithms is built here, by docs/hooks.py -->"
@@ -82,8 +80,8 @@ def _section(algorithm: type) -> str:
         ("exchanges per round", _exchanges(algorithm)),
     ]
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)])
-    entry = f"::: thalweg.algorithm.peer.{algorithm.__name__}\n    options:\n      show_root_heading: false\n      members: false"
-    return f"## {algorithm.__name__}\n\n{inspect.getdoc(algorithm).splitlines()[0]}\n\n{table}\n\n{entry}"
+    options = "{show_root_heading: false, show_root_toc_entry: false, members: false}"
+    return f"## {algorithm.__name__}\n\n::: thalweg.algorithm.peer.{algorithm.__name__}\n    options: {options}\n\n{table}"
 
 
 def _exchanges(algorithm: type) -> str:

@@ -97,7 +97,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _line_agrees(shown: str, printed: str) -> bool:
-    words = lambda line: " ".join(_NUMBER.sub("0", line).split())  # noqa: E731
+    words = lambda line: " ".join(_NUMBER.sub("0", line).split())
     if "…" in shown:
         pattern = ".*".join(re.escape(words(part)) for part in shown.split("…"))
         return re.fullmatch(pattern.replace(r"\ ", " *"), words(printed)) is not None
@@ -107,8 +107,8 @@ def _line_agrees(shown: str, printed: str) -> bool:
 
 def _close(a: str, b: str) -> bool:
     x, y = (float(number.replace(",", "")) for number in (a, b))
-    if math.isnan(x) or math.isnan(y):
-        return math.isnan(x) and math.isnan(y)
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return str(x) == str(y)
     return abs(x - y) <= max(ROUNDING, TOLERANCE * abs(x))
 
 

@@ -6,9 +6,9 @@ Axes: `n` agents, `d` variables.
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import agents, assert_follows, assert_rate, equal_curvature, quadratics
 
 import thalweg as tw
+from support import agents, assert_follows, assert_rate, equal_curvature, quadratics
 
 WEIGHTS = (1, 2, 3, 1, 2, 3)
 SIX = tw.network.from_edges([(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0), (0, 3), (1, 3)])

@@ -5,9 +5,9 @@ Axes: `n` agents, `d` variables.
 
 import numpy as np
 import pytest
-from support import agents, assert_follows, gradients, quadratics
 
 import thalweg as tw
+from support import agents, assert_follows, gradients, quadratics
 
 WEIGHTS = (1, 2, 3, 1, 2, 3)
 # Strongly connected; nobody hears as many as hear him.
@@ -64,7 +64,9 @@ def test_exact_and_nothing_lost_under_failures(method, failure):
     np.testing.assert_allclose(total, gradients(A, b)(np.asarray(state.x)).sum(0), atol=1e-12)
     if "v" in flying:
         np.testing.assert_allclose(np.asarray(state.v).sum() + flying["v"], 6, rtol=1e-13)
-    x = agents(problem, method, ARROWS.with_failures(**failure), 4000)
+    # v dips when messages fail to come, hence the smaller step.
+    method = tw.PushDIGing(step_size=0.015) if "v" in flying else method
+    x = agents(problem, method, ARROWS.with_failures(**failure), 8000)
     np.testing.assert_allclose(x, np.broadcast_to(x_star, x.shape), atol=1e-9)
 
 

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 from numpy.polynomial.chebyshev import chebval
-from support import agents, assert_follows, assert_rate, equal_curvature, gradients, quadratics, rate_of_modes
 
 import thalweg as tw
+from support import agents, assert_follows, assert_rate, equal_curvature, gradients, quadratics, rate_of_modes
 
 RING = tw.network.ring(12)
 

@@ -68,9 +68,7 @@ def _bind(jaxpr, equation, inputs) -> list[Any]:
     """One equation, as a program of its own."""
     variables = list(dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, Literal)))
     values = {atom: value for atom, value in zip(equation.invars, inputs, strict=True) if not isinstance(atom, Literal)}
-    alone = jaxpr.replace(
-        constvars=[], invars=variables, outvars=list(equation.outvars), eqns=[equation], debug_info=None
-    )
+    alone = jaxpr.replace(constvars=[], invars=variables, outvars=list(equation.outvars), eqns=[equation])
     return jaxpr_as_fun(ClosedJaxpr(alone, []))(*(values[atom] for atom in variables))
 
 

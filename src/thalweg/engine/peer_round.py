@@ -238,7 +238,8 @@ def _slots(executor, e: Experiment, mail, field, rule, own, shared, weather, k):
     box = mail[field]
     if isinstance(rule, Push):
         given = jnp.where(weather.scheduled, shared["weights"], 0)
-        offered = jax.tree.map(lambda total, leaf: total + _times(given, leaf), box.total, offered)
+        add = lambda given, total, leaf: jax.tree.map(lambda t, v: t + _times(given, v), total, leaf)
+        offered = executor.role(f"running sum {field!r}", add, given, box.total, offered, axes=(0, 0, 0))
         box = eqx.tree_at(lambda b: b.total, box, offered)
     seen = box.newest
     mail[field], fresh, newest = deliver(box, offered, weather, k)

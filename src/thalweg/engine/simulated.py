@@ -45,7 +45,6 @@ class Simulated(eqx.Module):
         """(local, shared, records) after going on to round `until` at most."""
         return _advance(_executor(self.deterministic), e, rules, local, shared, jnp.asarray(until, jnp.int32))
 
-
     def estimates(self, e, agents):
         """`[n, d]` every agent's answer."""
         return _estimates(_executor(self.deterministic), e, agents)
@@ -82,8 +81,8 @@ class Sharded(eqx.Module):
         return self._run(loop.advance, e, rules, (local,), (shared, jnp.asarray(until, jnp.int32)))
 
     def estimates(self, e, agents):
-        """`[n, d]` every agent's answer."""
-        return _estimates(_executor(self.deterministic), e, agents)
+        """`[n, d]` every agent's answer, the same on every device."""
+        return self._run(_gathered, e, None, (agents,), ())[1]
 
     def _run(self, function, e, rules, split, common):
         mesh = _mesh(self.devices, e.world.ids.shape[0])
@@ -112,6 +111,10 @@ def _advance(executor, e, rules, local, shared, until):
 @eqx.filter_jit
 def _estimates(executor, e, agents):
     return estimates(executor, e, agents)
+
+
+def _gathered(executor, e, rules, agents):
+    return (), executor.everyone(estimates(executor, e, agents))
 
 
 def _restart(executor, e, rules, agents, k):

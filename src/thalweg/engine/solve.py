@@ -152,7 +152,7 @@ def solve(
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None:
-        _open_folder(run, folder, identity, resume, tabulate)
+        _open_folder(run, folder, identity, resume, rounds, tabulate)
     elif resume:
         raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
     for text in said:
@@ -281,7 +281,7 @@ def _records(start: Result, like):
     return start.records
 
 
-def _open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Tabulator) -> None:
+def _open_folder(run: Run, folder: Path, identity, resume: bool, rounds: int, tabulate: Tabulator) -> None:
     """Continue the run that `folder` holds, or make sure that it holds none."""
     if not resume:
         if (folder / checkpoints.META).exists():
@@ -292,8 +292,8 @@ def _open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Tabul
         return
     (run.local, run.shared), meta, columns = checkpoints.load(folder, (run.local, run.shared), identity)
     pick = lambda kind: {name[len(kind) :]: c for name, c in columns.items() if name.startswith(kind)}  # noqa: E731
-    rounds, every = columns["scalars/round"], meta["every"]
-    if rounds.size and rounds[-1] % every and not bool(run.shared.done):
+    recorded, every = columns["scalars/round"], meta["every"]
+    if recorded.size and recorded[-1] % every and run.round < rounds and not bool(run.shared.done):
         # The look at the end of a run between two records: the uninterrupted run has none there.
         columns = {name: column[:-1] for name, column in columns.items()}
     run.history = History(pick("scalars/"), pick("agents/"))

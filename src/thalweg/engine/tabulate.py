@@ -38,7 +38,7 @@ class Tabulator:
 
     def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
         """(scalars `[count]`, per agent `[count, n]`)."""
-        records = jax.tree.map(lambda leaf: np.asarray(leaf)[:count] if np.ndim(leaf) else leaf, records)
+        records = jax.tree.map(lambda leaf: _host(leaf)[:count] if np.ndim(leaf) else leaf, records)
         snapshot = records.snapshot
         # The device counts modulo 2³²; differences between records are right whatever the total.
         counters = np.concatenate([self._counter[None], records.sent])
@@ -67,3 +67,9 @@ class Tabulator:
                 "bytes": messages * self.message_bytes,
             }
         return scalars, agents
+
+
+def _host(leaf) -> np.ndarray:
+    """On the host; floats that NumPy does not know by itself (bfloat16) as float32, for files and data frames."""
+    array = np.asarray(leaf)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array

@@ -106,7 +106,7 @@ class NetworkFacts:
 
     @property
     def expected_mixing(self) -> csr_array | None:
-        """E[W_k] [n, n]; W itself without a schedule."""
+        """E[W_k], `[n, n]`; W itself without a schedule."""
         return self.network.mixing
 
     @cached_property

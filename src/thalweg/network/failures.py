@@ -86,7 +86,7 @@ class Failures:
         return recover * self.loss / (1.0 - self.loss), recover
 
     def expected_mixing(self, mixing: Any) -> csr_array:
-        """E[W_k] [n, n] when the weight of every message that does not arrive in time returns to its receiver.
+        """E[W_k], `[n, n]`, when the weight of every message that does not arrive in time returns to its receiver.
 
         Off the diagonal W_ij shrinks by (1 - loss)·p_0·(1 - asleep)²; the diagonal makes the rows sum to 1. Bursts change
         the correlation between rounds, not this mean.

@@ -41,7 +41,7 @@ class AcceleratedAveraging(PeerAlgorithm[AcceleratedAveragingState]):
     combine: ClassVar[dict[str, Combine]] = {"x": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "fixed", "measurements"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Muthukrishnan, Ghosh and Schultz 1998, Theorem 3")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Muthukrishnan, Ghosh and Schultz 1998")
 
     def __check_init__(self):
         if isinstance(self.momentum, float | int) and not 0 <= self.momentum < 1:

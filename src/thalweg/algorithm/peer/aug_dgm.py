@@ -49,7 +49,7 @@ class AugDGM(PeerAlgorithm[AugDGMState]):
     handles: ClassVar[frozenset[str]] = frozenset({"local_steps"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
     claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Xu, Zhu, Soh and Xie 2015, Theorem 1", centralised_on_complete=True
+        exact=True, rate="linear", theorem="Xu, Zhu, Soh and Xie 2015", centralised_on_complete=True
     )
 
     def resolve(self, facts: Facts) -> "AugDGM":

@@ -46,9 +46,7 @@ class ChebyshevAveraging(PeerAlgorithm[ChebyshevAveragingState]):
     combine: ClassVar[dict[str, Combine]] = {"x": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "fixed", "measurements"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric"})
-    claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Golub and Varga 1961, Section 2", centralised_on_complete=True
-    )
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Golub and Varga 1961", centralised_on_complete=True)
 
     def __check_init__(self):
         if isinstance(self.sigma, float | int) and not 0 <= self.sigma < 1:

@@ -45,7 +45,7 @@ class DGD(PeerAlgorithm[DGDState]):
     combine: ClassVar[dict[str, Combine]] = {"x": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"stochastic"})
-    claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="Yuan, Ling and Yin 2016, Theorem 2")
+    claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="Yuan, Ling and Yin 2016")
 
     def resolve(self, facts: Facts) -> "DGD":
         return fill(self, step_size=0.5 * self.step_bound(facts))

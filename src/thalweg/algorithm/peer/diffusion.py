@@ -48,9 +48,7 @@ class Diffusion(PeerAlgorithm[DiffusionState]):
     combine: ClassVar[dict[str, Combine]] = {"x": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"stochastic"})
-    claims: ClassVar[Claims] = Claims(
-        exact=False, rate="linear", theorem="Chen and Sayed 2012, Theorem 1", centralised_on_complete=True
-    )
+    claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="Chen and Sayed 2012", centralised_on_complete=True)
 
     def __check_init__(self):
         if self.order not in ("atc", "cta"):

@@ -35,9 +35,7 @@ class DynamicAverage(PeerAlgorithm[DynamicAverageState]):
     combine: ClassVar[dict[str, Combine]] = {"x": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "measurements"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Zhu and Martínez 2010, Theorem 3.1", centralised_on_complete=True
-    )
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Zhu and Martínez 2010", centralised_on_complete=True)
 
     def resolve(self, facts: Facts) -> "DynamicAverage":
         return self

@@ -51,7 +51,7 @@ class ExactDiffusion(PeerAlgorithm[ExactDiffusionState]):
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"stochastic", "regularizer"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Alghunaim, Yuan and Sayed 2019, Theorem 1")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Alghunaim, Yuan and Sayed 2019")
 
     def resolve(self, facts: Facts) -> "ExactDiffusion":
         return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))

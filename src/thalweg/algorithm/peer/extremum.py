@@ -24,7 +24,7 @@ class _Extremum(PeerAlgorithm[ExtremumState]):
     needs: ClassVar[frozenset[str]] = frozenset({"measurements"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "independent", "asleep", "delay"})
     claims: ClassVar[Claims] = Claims(
-        exact=True, rate="finite", theorem="Olfati-Saber and Murray 2004, Section X", centralised_on_complete=True
+        exact=True, rate="finite", theorem="Olfati-Saber and Murray 2004", centralised_on_complete=True
     )
 
     @abc.abstractmethod

@@ -79,7 +79,8 @@ class GTSAGA(PeerAlgorithm[GTSAGAState]):
             y=plus(inbox["y"], minus(g, state.g)),
             g=g,
             table=jax.tree.map(lambda rows, row: rows.at[index].set(row), state.table, new),
-            mean=axpy(1 / jnp.asarray(count), change, state.mean),
+            # Divided in the leaf's own dtype: 1/count of an int32 would be float32, and the mean drift from the table.
+            mean=jax.tree.map(lambda mean, row: mean + row / jnp.asarray(count, row.dtype), state.mean, change),
         )
         return state, Info.of_gradient(g)
 

@@ -53,7 +53,7 @@ class NIDS(PeerAlgorithm[NIDSState]):
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"regularizer", "local_steps"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Li, Shi and Yan 2019, Theorem 3")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Li, Shi and Yan 2019")
 
     def __check_init__(self):
         if isinstance(self.dual_step, float) and not self.dual_step > 0:

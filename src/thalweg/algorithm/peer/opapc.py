@@ -37,7 +37,7 @@ class OPAPC(PeerAlgorithm[OPAPCState]):
     with y(0) = 0, κ = max L_i/min μ_i, and P(I − W) = I − C_T((c − I + W)/h)/C_T(c/h), C_T the Chebyshev polynomial, where
     the eigenvalues of I − W other than 0 lie in [c − h, c + h] and χ = (c + h)/(c − h). Those of P lie in [1 − δ, 1 + δ],
     δ = 1/C_T(c/h). One round is one gradient and T exchanges of one vector; no method that uses gradients and neighbours
-    needs fewer of either, but for constants.
+    needs fewer of either, but for constants. It wants every message, though: under loss the accelerated recursion can diverge.
 
     Args:
         step_size: η. Default: 1/(4τ max L_i).

@@ -37,7 +37,7 @@ class PGEXTRA(PeerAlgorithm[EXTRAState]):
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"regularizer"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="sublinear", theorem="Shi, Ling, Wu and Yin 2015, Theorem 1")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="sublinear", theorem="Shi, Ling, Wu and Yin 2015")
 
     def resolve(self, facts: Facts) -> "PGEXTRA":
         return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))

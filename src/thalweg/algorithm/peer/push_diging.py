@@ -37,8 +37,9 @@ class PushDIGing(PeerAlgorithm[PushDIGingState]):
     caught up by running sums per edge. u, v and y travel together, so the mass in flight is that of one more, virtual agent
     who delays: Σ u, Σ v = n and Σ y = Σ ∇φ_i hold with the mass in flight counted, and the ratio needs no correction.
     Hence exact under loss in either direction, sleeping agents and delays, as on any time-varying strongly connected digraph.
-    Gradients are divided by v: on sparse digraphs where much fails at once v_i falls to a thousandth now and then, and no
-    practical step keeps the run from diverging. `PushPull` has no such ratio.
+    But gradients are divided by v, which falls to a hundredth or less where an agent of low in-degree misses a few messages in
+    a row (loss, sleep): steps must then be smaller than for `PushPull`, which has no such ratio, and where much fails at once
+    on a sparse digraph none that is practical may be small enough.
 
     Args:
         step_size: α. Default: as `PushPull`, a guide and not a bound: the proved bound shrinks exponentially with n. Halve it

@@ -40,7 +40,7 @@ class PushSum(PeerAlgorithm[PushSumState]):
     claims: ClassVar[Claims] = Claims(
         exact=True,
         rate="linear",
-        theorem="Kempe, Dobra and Gehrke 2003, Theorem 3.1; with failures Hadjicostis et al. 2016, Theorem 1",
+        theorem="Kempe, Dobra and Gehrke 2003; with failures Hadjicostis et al. 2016",
         centralised_on_complete=True,
     )
 
