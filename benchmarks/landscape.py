@@ -64,7 +64,7 @@ def risk():
     """The same kind of problem with examples, for methods that draw them: least squares, 6 examples each."""
     rng = np.random.default_rng(0)
     features, targets = rng.normal(size=(N, 6, D)), 3 * rng.normal(size=(N, 6))
-    loss = lambda x, example: 0.5 * (example[0] @ x - example[1]) ** 2 + 0.15 * x @ x  # noqa: E731
+    loss = lambda x, example: 0.5 * (example[0] @ x - example[1]) ** 2 + 0.15 * x @ x
     A = np.einsum("nmi,nmj->ij", features, features) / (6 * N) + 0.3 * np.eye(D)
     b = np.einsum("nmi,nm->i", features, targets) / (6 * N)
     problem = tw.EmpiricalRisk(loss, (features, targets), np.zeros(D), batch_size=1)
@@ -124,7 +124,8 @@ def main() -> int:
                 exact = algorithm.claims.exact and kinds <= algorithm.exact_under
                 wrong = exact and not (error < TOLERANCE or falling)
                 broken += wrong
-                cells.append(f"{error:.0e} {'exact' if exact else 'biased'}{' ✗' if wrong else ' ↓' if exact and error >= TOLERANCE else ''}")
+                mark = " ✗" if wrong else " ↓" if exact and error >= TOLERANCE else ""
+                cells.append(f"{error:.0e} {'exact' if exact else 'biased'}{mark}")
             print(f"{name:<22} {label:<12} " + " ".join(f"{cell:>18}" for cell in cells), flush=True)
     for name, reason in refusals.items():
         print(f"\n{name} refused: {reason}")

@@ -105,7 +105,7 @@ def compare(kind: str, n: int, dtype) -> str:
         features, labels = classification(n, m, d, dtype)
         problem = tw.EmpiricalRisk(logistic_loss, (features, labels), np.zeros(d, dtype), smoothness=1.0, strong_convexity=L2)
         gradient = logistic_gradient(features, labels, dtype(L2))
-        single = lambda F, y: lambda x: (1 / (1 + np.exp(-(F @ x))) - y) @ F / m + dtype(L2) * x  # noqa: E731
+        single = lambda F, y: lambda x: (1 / (1 + np.exp(-(F @ x))) - y) @ F / m + dtype(L2) * x
         gradients = [single(features[i], labels[i]) for i in range(n)]
         data_bytes = features.nbytes
     x0 = np.zeros((n, d), dtype)
@@ -131,7 +131,8 @@ def scale(n: int, d: int) -> str:
     start = time.perf_counter()
     rate, _ = engine_rate(problem, network, seconds=2.0, repeats=2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return f"{n:>8} {d:>5}  {rate:>10,.1f} rounds/s   peak {peak:>7,.0f} MiB   data {A.nbytes / 2**20:>7,.1f} MiB   set-up {time.perf_counter() - start:.1f} s"
+    setup, data = time.perf_counter() - start, A.nbytes / 2**20
+    return f"{n:>8} {d:>5}  {rate:>10,.1f} rounds/s   peak {peak:>7,.0f} MiB   data {data:>7,.1f} MiB   all in {setup:.1f} s"
 
 
 def in_new_process(code: str, repeats: int = 3) -> float:
@@ -161,7 +162,8 @@ def main() -> None:
     quick = parser.parse_args().quick
     jax.config.update("jax_enable_x64", True)
     print(f"python -m benchmarks.peer{' --quick' if quick else ''}\n{describe()}\n")
-    print(f"copy bandwidth (read + write): {copy_bandwidth(40) / 1e9:.1f} GB/s at 40 MiB, {copy_bandwidth(400) / 1e9:.1f} at 400 MiB\n")
+    small, large = copy_bandwidth(40) / 1e9, copy_bandwidth(400) / 1e9
+    print(f"copy bandwidth (read + write): {small:.1f} GB/s at 40 MiB, {large:.1f} GB/s at 400 MiB\n")
     print("ATC gradient tracking, 3-regular graph, rounds per second (best of 5); difference after 30 rounds")
     print("problem    dtype         n       thalweg        NumPy      objects    NumPy    objects    floor   difference")
     for kind in ("quadratic", "logistic"):

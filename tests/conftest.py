@@ -10,7 +10,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
-with install_import_hook("thalweg", "typechecking.check"):
+# Not the parts that speak NumPy and plain Python to users: their own messages are tested, and a type checker would speak first.
+CHECKED = ["algorithm", "data", "engine", "message", "observe", "problem"]
+
+with install_import_hook([f"thalweg.{part}" for part in CHECKED], "typechecking.check"):
     import thalweg
 
     thalweg.solve  # noqa: B018  (public names load on first use; load them under the type checker)

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exports import solve
-from support import quadratics
 
 import thalweg as tw
+from exports import solve
+from support import quadratics
 
 N = 4
 RING = tw.network.ring(N)

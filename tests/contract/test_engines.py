@@ -3,12 +3,12 @@
 import dataclasses
 import signal
 
-import exports
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import support
 
+import exports
+import support
 import thalweg as tw
 from thalweg.engine import driver
 from thalweg.observe import Outcome
@@ -142,7 +142,7 @@ def test_the_fast_plan_agrees_on_three_devices(case, deterministic):
 def test_a_dense_plan_agrees_to_rounding():
     """Above eight neighbours the fast plan multiplies by a dense W."""
     problem, network = support.quadratics(12, 3, 0)[0], tw.network.complete(12)
-    solve = lambda **how: tw.solve(problem, tw.GradientTracking(), network, rounds=ROUNDS, **how).agents  # noqa: E731
+    solve = lambda **how: tw.solve(problem, tw.GradientTracking(), network, rounds=ROUNDS, **how).agents
     np.testing.assert_allclose(solve(deterministic=False), solve(deterministic=True), rtol=1e-12 * ROUNDS)
 
 
@@ -177,7 +177,7 @@ def test_engines_agree_on_transcendental_losses_of_ragged_data(algorithm):
     data = [(rng.standard_normal((m, 17)), np.sign(rng.standard_normal(m))) for m in (3, 9, 4, 1, 7, 5)]
     problem = tw.EmpiricalRisk(logistic, data, np.zeros(17), smoothness=4.0, strong_convexity=0.1)
     case = Case(algorithm, UNDIRECTED.with_failures(loss=0.2))
-    solve = lambda engine: exports.solve(  # noqa: E731
+    solve = lambda engine: exports.solve(
         problem, case.algorithm, case.network, rounds=8, every=3, engine=engine, deterministic=True
     )
     simulated = numbers(solve("simulated"))
@@ -189,7 +189,7 @@ def test_engines_agree_on_transcendental_losses_of_ragged_data(algorithm):
 def test_the_length_of_chunks_leaves_no_trace(rounds, monkeypatch):
     case = CASES["gossip"]
     stop = tw.Stop(progress=1e-3, agreement=1e-2, patience=2)
-    solve = lambda: case.solve("simulated", deterministic=False, rounds=rounds, every=3, stop=stop)  # noqa: E731
+    solve = lambda: case.solve("simulated", deterministic=False, rounds=rounds, every=3, stop=stop)
     usual = solve()
     for seconds in (1e-9, 1e9):
         monkeypatch.setattr(driver, "CHUNK_SECONDS", seconds)
@@ -245,7 +245,7 @@ def test_a_stop_rule_does_not_notice_a_resume(tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     case = CASES["gossip"]
-    run = lambda case=case, **options: case.solve("simulated", False, checkpoint=tmp_path, **options)  # noqa: E731
+    run = lambda case=case, **options: case.solve("simulated", False, checkpoint=tmp_path, **options)
     run()
     with pytest.raises(ValueError, match=r"already holds a run at round 11: pass resume=True"):
         run()
@@ -272,7 +272,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 def test_step_sizes_that_print_alike_are_told_apart(tmp_path):
     problem = support.quadratics(N, 3, 0)[0]
-    run = lambda step, **how: tw.solve(problem, tw.DGD(step), UNDIRECTED, rounds=4, checkpoint=tmp_path, **how)  # noqa: E731
+    run = lambda step, **how: tw.solve(problem, tw.DGD(step), UNDIRECTED, rounds=4, checkpoint=tmp_path, **how)
     run(0.05)
     with pytest.raises(ValueError, match="another algorithm"):
         run(0.05000001, resume=True)
@@ -295,7 +295,7 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch
 
 def test_bfloat16_runs_can_be_resumed(tmp_path):
     values = jnp.asarray(np.random.default_rng(0).standard_normal((N, 2)), jnp.bfloat16)
-    run = lambda **how: tw.solve(tw.Measurements(values), tw.Averaging(), RING, every=2, **how)  # noqa: E731
+    run = lambda **how: tw.solve(tw.Measurements(values), tw.Averaging(), RING, every=2, **how)
     whole = run(rounds=6)
     run(rounds=4, checkpoint=tmp_path)
     assert numbers(run(rounds=6, checkpoint=tmp_path, resume=True)) == numbers(whole)

@@ -1,22 +1,24 @@
 """The stop rule: no progress *and* agreement, from global measures and as a rule that each agent runs for itself."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import support
 
+import support
 import thalweg as tw
 from thalweg.engine import stop as stopping
 from thalweg.engine.executor import Vectorised
 from thalweg.engine.keys import Stream
-from thalweg.engine.weather import conditions
+from thalweg.engine.weather import conditions, first_weather
 from thalweg.engine.world import make_setting, make_world
 from thalweg.observe import Outcome
 
 N = 8
-RNG = np.random.default_rng(0)
-MEASURED = tw.Measurements(RNG.standard_normal(N))
+MEASURED = tw.Measurements(np.random.default_rng(0).standard_normal(N))
 NET = tw.network
 
 UNDIRECTED = {
@@ -42,28 +44,51 @@ DIRECTED = {
 FAMILIES = {f"{name}, directed" if net.directed else name: net for nets in (UNDIRECTED, DIRECTED) for name, net in nets.items()}
 
 
+LONG = 3000
+
+
 class Watched:
     """The distributed rule by itself, over estimates and weather that a test chooses."""
 
     def __init__(self, network, stop, seed=0):
-        self.n, ids = network.n, np.arange(network.n)
+        ids = np.arange(network.n)
         self.world = make_world(network, jnp.float64, ids, frozenset(), False)
         self.setting, self.key = make_setting(network, ids), jax.random.key_data(jax.random.key(seed))
         diameter = network.facts.diameter if stop.diameter is None else stop.diameter
-        self.stop = tw.Stop(stop.progress, stop.agreement, stop.patience, True, jnp.asarray(diameter))
-        self.executor = Vectorised(jnp.asarray(0, jnp.uint32), False)
+        self.stop = dataclasses.replace(
+            stop,
+            progress=jnp.asarray(stop.progress),
+            agreement=jnp.asarray(stop.agreement),
+            distributed=True,
+            diameter=jnp.asarray(int(diameter)),
+        )
 
-    def decisions(self, estimates, rounds):
-        """(done `[rounds, n]`, standing `[rounds, n]`) when agents have `estimates(k) [n, d]` after round k."""
+    def decisions(self, before, *stages):
+        """(done, standing `[LONG, n]`, arrived `[LONG, n, slots]`, awake `[LONG, n]`).
 
-        def step(flags, k):
-            _, weather = conditions(self.key, self.setting, self.world, k, 0, ())
-            x = estimates(k)
-            flags = stopping.exchange_flags(self.executor, self.stop, self.key, self.world, flags, weather, x, k)
-            return flags, (flags.done, flags.standing, weather.arrived, weather.awake)
+        Estimates `[n, 2]` are `before` before round 0, and those of the last stage (since, estimates) whose round has come;
+        estimates may be a function of the round.
+        """
+        rounds = np.arange(LONG)
+        x = np.zeros((LONG, *before.shape))
+        for since, estimates in stages:
+            at = rounds >= since
+            x[at] = np.stack([estimates(k) for k in rounds[at]]) if callable(estimates) else estimates
+        return [np.asarray(a) for a in decide(self.world, self.setting, self.key, self.stop, jnp.asarray(before), jnp.asarray(x))]
 
-        first = stopping.first_flags(estimates(jnp.asarray(-1)))
-        return [np.asarray(a) for a in jax.jit(lambda: jax.lax.scan(step, first, jnp.arange(rounds)))()[1]]
+
+@eqx.filter_jit
+def decide(world, setting, key, stop, before, x):
+    executor = Vectorised(jnp.asarray(0, jnp.uint32), False)
+
+    def step(carry, at):
+        (flags, channel), (k, x) = carry, at
+        channel, weather = conditions(key, setting, world, k, 0, channel)
+        flags = stopping.exchange_flags(executor, stop, key, world, flags, weather, x, k)
+        return (flags, channel), (flags.done, flags.standing, weather.arrived, weather.awake)
+
+    first = stopping.first_flags(before), first_weather(key, setting, world)
+    return jax.lax.scan(step, first, (jnp.arange(LONG, dtype=jnp.int32), x))[1]
 
 
 def algorithm(network):
@@ -72,20 +97,18 @@ def algorithm(network):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_loss_all_stop_in_the_same_round_and_not_before_they_agree(family):
-    """End to end: the run ends as soon as everybody is done, so agents frozen at different rounds would show in the flags."""
     network, agreement = FAMILIES[family], 1e-6
     rule = tw.Stop(progress=1e-6, agreement=agreement, patience=2, distributed=True)
     result = tw.solve(MEASURED, algorithm(network), network, rounds=4000, stop=rule, every=50)
     assert result.outcome is Outcome.CONVERGED
     window = max(1, int(network.facts.diameter))
     assert result.rounds % window == 0
-    flags = [a.shape for a in jax.tree.leaves(result.records)]
-    assert flags
     x = np.asarray(result.agents)
     assert np.ptp(x) <= agreement * (1 + np.abs(x).max())
     # Two calm windows, one for each to be heard of, and no later than the agreement that they wait for needs.
     assert result.rounds >= 3 * window
-    before = tw.solve(MEASURED, algorithm(network), network, rounds=result.rounds - 2 * window, every=1)
+    before = tw.solve(MEASURED, algorithm(network), network, rounds=result.rounds - 2 * window, stop=rule, every=1)
+    assert before.outcome is Outcome.ROUND_LIMIT
     assert np.ptp(np.asarray(before.agents)) <= agreement * (1 + np.abs(x).max())
     assert before.history["movement"][-window:].mean() <= 2e-6 * (1 + np.abs(x).max())
 
@@ -96,58 +119,52 @@ def test_all_flags_rise_together_at_the_first_possible_round(family):
     network, patience, since = FAMILIES[family], 3, 5
     window = int(network.facts.diameter)
     rule = Watched(network, tw.Stop(1e-6, 1e-6, patience))
-    start = jnp.asarray(RNG.standard_normal((N, 3)))
-    still = jnp.broadcast_to(start[:1], start.shape)
-    done, *_ = rule.decisions(lambda k: jnp.where(k >= since, still, start + k), since + (patience + 4) * window)
+    start = np.random.default_rng(1).standard_normal((N, 2))
+    done, *_ = rule.decisions(start, (0, lambda k: start + k), (since, np.broadcast_to(start[:1], start.shape)))
     assert (done == done[:, :1]).all()
-    ends = range(window - 1, len(done), window)
-    anchored = next(k for k in ends if k >= since)  # the first window that starts at rest; a calm one later flags stand
+    anchored = next(k for k in range(window - 1, LONG, window) if k >= since)  # the first window that starts at rest
     assert int(np.argmax(done[:, 0])) == anchored + (1 + patience) * window
-    assert not done[: anchored + (1 + patience) * window].any()
 
 
 @pytest.mark.parametrize("family", ["path", "star", "torus", "ring, directed", "exponential, directed"])
 def test_one_agent_apart_keeps_everybody_going(family):
     """Wherever the one who differs, or moves, sits: nobody stops."""
-    network = FAMILIES[family]
-    rule = Watched(network, tw.Stop(1e-6, 1e-6, 1))
+    rule = Watched(FAMILIES[family], tw.Stop(1e-6, 1e-6, 1))
     for odd in range(N):
-        apart = jnp.zeros((N, 2)).at[odd].set(jnp.asarray([1e-5, -1e-5]))
-        assert not rule.decisions(lambda k, apart=apart: apart, 120)[0].any()
-        moving = jnp.zeros((N, 2)).at[odd, 0].set(1.0)
-        assert not rule.decisions(lambda k, moving=moving: moving * 1e-5 * k, 120)[0].any()
+        one = np.zeros((N, 2))
+        one[odd] = 1, -1
+        assert not rule.decisions(one, (0, 1e-5 * one))[0].any()
+        assert not rule.decisions(one, (0, lambda k, one=one: 1e-5 * k * one))[0].any()
 
 
 def test_opposite_entries_do_not_cancel():
     """x_i − x_j ∝ (1, −1) is orthogonal to half of all sign vectors; a rule that met only those would stop."""
-    rule = [Watched(UNDIRECTED["complete"], tw.Stop(1e-6, 1e-6, 1), seed) for seed in range(5)]
-    apart = jnp.asarray(np.where(np.arange(N)[:, None] % 2, [1.0, -1.0], [-1.0, 1.0]))
-    assert not any(r.decisions(lambda k: apart, 400)[0].any() for r in rule)
+    apart = np.where(np.arange(N)[:, None] % 2, [1.0, -1.0], [-1.0, 1.0])
+    for seed in range(5):
+        rule = Watched(UNDIRECTED["complete"], tw.Stop(1e-6, 1e-6, 1), seed)
+        assert not rule.decisions(apart, (0, apart))[0].any()
 
 
-@pytest.mark.parametrize("failures", [{"loss": 0.15}, {"loss": 0.1, "burst": 4}, {"asleep": 0.05}, {"delay": (0.9, 0.1)}])
-@pytest.mark.parametrize("family", ["path", "hypercube", "complete", "ring, directed", "exponential, directed"])
+FAILING = [{"loss": 0.15}, {"loss": 0.15, "burst": 4}, {"asleep": 0.05}, {"delay": (0.9, 0.1)}]
+HARD = ["path", "hypercube", "complete", "ring, directed", "exponential, directed"]
+
+
+@pytest.mark.parametrize("failures", FAILING, ids=["loss", "bursts", "sleep", "delays"])
+@pytest.mark.parametrize(
+    "family", [name if name in ("path", "exponential, directed") else pytest.param(name, marks=pytest.mark.slow) for name in HARD]
+)
 def test_under_failures_nobody_stops_before_all_agree(family, failures):
-    """One agent joins the others only late. Any `done` before that would be a broken promise; after it all stop some time."""
-    network = FAMILIES[family]
-    if "loss" in failures and network.directed:
-        failures = failures | {"symmetric": False}
-    if "burst" in failures:
-        network = network.with_failures(loss=0.15, symmetric=not network.directed)
-    else:
-        network = network.with_failures(**failures)
-    late, agreement = 400, 1e-6
-    early = 0
-    for seed in range(4):
-        rule = Watched(network, tw.Stop(1e-6, agreement, 1), seed)
-        apart = jnp.zeros((N, 1)).at[seed].set(1e-3)
-        done, standing, arrived, awake = rule.decisions(lambda k, apart=apart: jnp.where(k < late, apart, 0 * apart), 4000)
-        early += done[:late].any()
-        first = int(np.argmax(done.any(axis=1)))
-        assert done[-1].all(), "with failures that leave some windows whole, everybody hears of the end"
-        assert first >= late
+    """One agent joins the others only late. A `done` before that is a broken promise; after it everybody stops some time."""
+    network, late = FAMILIES[family], 500
+    network = network.with_failures(**failures, symmetric=not network.directed)
+    for seed in range(N):
+        rule = Watched(network, tw.Stop(1e-6, 1e-6, 1), seed)
+        apart = np.zeros((N, 2))
+        apart[seed] = 1e-3, 0
+        done, *_ = rule.decisions(apart, (0, apart), (late, 0 * apart))
+        assert not done[:late].any()
         assert (done[1:] >= done[:-1]).all(), "nobody takes a decision back"
-    assert early == 0
+        assert done[-1].all(), "some windows are spared by the failures, and then everybody hears of the end"
 
 
 @pytest.mark.parametrize("loss", [{"loss": 0.3}, {"asleep": 0.2}])
@@ -155,12 +172,12 @@ def test_a_missing_flag_counts_as_not_agreed(loss):
     """Within a window, whoever misses one message from one neighbour, or sleeps, has no standing flag from then on."""
     network = UNDIRECTED["ring"].with_failures(**loss)
     rule = Watched(network, tw.Stop(1e-6, 1e-6, 10**6))
-    window = int(network.facts.diameter)
-    _, standing, arrived, awake = rule.decisions(lambda k: jnp.zeros((N, 1)), 40 * window)
+    window, nothing = int(network.facts.diameter), np.zeros((N, 2))
+    _, standing, arrived, awake = rule.decisions(nothing, (0, nothing))
     mask = np.asarray(rule.world.mask)
     complete = (arrived | ~mask).all(axis=2) & awake
     checked = 0
-    for k in range(2 * window, len(standing)):
+    for k in range(2 * window, LONG):
         if (k + 1) % window:  # at the end of a window flags are set anew
             assert not (standing[k] & ~complete[k]).any()
             checked += int((~complete[k]).sum())
@@ -178,7 +195,7 @@ def test_the_promise_end_to_end_under_loss():
     np.testing.assert_allclose(result.agents, np.broadcast_to(x, (N, 2)), atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["sharded", "debug"])
+@pytest.mark.parametrize("engine", [pytest.param("sharded", marks=pytest.mark.slow), "debug"])
 def test_the_distributed_rule_is_bitwise_the_same_on_all_engines(engine):
     network = UNDIRECTED["hypercube"].with_failures(loss=0.05)
     rule = tw.Stop(progress=1e-2, agreement=1e-1, patience=1, distributed=True)
@@ -206,7 +223,7 @@ def test_the_global_rule_needs_both_conditions_and_patience():
     for _ in range(600):
         x.append(W @ x[-1])
     x = np.array(x[::every])
-    rms = lambda a: np.sqrt(np.mean(a**2, axis=1))  # noqa: E731
+    rms = lambda a: np.sqrt(np.mean(a**2, axis=1))
     size = 1 + rms(x[1:])
     calm = rms(np.diff(x, axis=0)) / every <= 1e-4 * size
     agreed = rms(x[1:] - x[1:].mean(axis=1, keepdims=True)) <= 1e-5 * size
@@ -229,22 +246,20 @@ def test_moving_together_is_no_end():
 
 
 def test_what_is_refused():
-    solve = lambda stop, network=UNDIRECTED["path"]: tw.solve(MEASURED, tw.Averaging(), network, stop=stop)  # noqa: E731
+    solve = lambda stop, network=UNDIRECTED["path"]: tw.solve(MEASURED, tw.Averaging(), network, stop=stop)
     with pytest.raises(ValueError, match=r"Stop\(diameter=6\): expected a bound on the diameter, which is 7"):
         solve(tw.Stop(distributed=True, diameter=6))
     with pytest.raises(ValueError, match="edges do not change"):
         solve(tw.Stop(distributed=True), NET.pairwise_gossip(UNDIRECTED["path"]))
-    with pytest.raises(ValueError, match=r"finer than float64's resolution 2\.2e-16; loosen"):
+    with pytest.raises(ValueError, match=r"finer than float64's resolution 2e-16; loosen"):
         solve(tw.Stop(agreement=1e-17))
-    with pytest.raises(TypeError, match=r"got float as stop, expected tw\.Stop"):
-        solve(1e-8)
     for bad in ({"progress": 0.0}, {"agreement": -1.0}, {"progress": float("nan")}, {"patience": 0}, {"diameter": 0}):
         with pytest.raises(ValueError, match=rf"Stop\({next(iter(bad))}="):
             tw.Stop(**bad)
 
 
 def test_a_looser_bound_on_the_diameter_only_takes_longer():
-    solve = lambda **how: tw.solve(  # noqa: E731
+    solve = lambda **how: tw.solve(
         MEASURED, tw.Averaging(), UNDIRECTED["path"], rounds=4000, every=100, stop=tw.Stop(distributed=True, **how)
     )
     tight, loose = solve(), solve(diameter=30)

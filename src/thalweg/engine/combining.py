@@ -19,7 +19,7 @@ def weight_kinds(combine: dict[str, Combine]) -> frozenset[str]:
 
 
 def gather_slots(leaf, neighbours):
-    """`[n, ...]` → what every agent's neighbours sent: a tuple of `[n, ...]` per slot, or `[n, slots, ...]` beyond UNROLL."""
+    """`[n, ...]` → what neighbours sent: a tuple of `[n, ...]` per slot, or `[n, slots, ...]` beyond `UNROLL` slots."""
     if neighbours.shape[1] <= UNROLL:
         return tuple(leaf[neighbours[:, s]] for s in range(neighbours.shape[1]))
     return leaf[neighbours]
@@ -32,7 +32,8 @@ def combine_field(rule: Combine, own: Any, values: Any, row: dict[str, Any]) -> 
         rule: the field's rule.
         own: the agent's own message for this field (as its neighbours decode it).
         values: what is in each slot: a pytree like `own` whose leaves are tuples of slots or have a slot axis.
-        row: of this agent: "arrived", "mask", "fresh", "stamped", and for weighted rules "weights", "self_weight"; "failing" (static bool).
+        row: of this agent: "arrived", "fresh" and "stamped" `[slots]`; for weighted rules "weights" `[slots]` and
+            "self_weight"; "changing", whether weights differ from round to round (static).
     """
     if isinstance(rule, Mix | Pull):
         weights, self_weight = row["weights"], row["self_weight"]
@@ -63,7 +64,7 @@ def _weighted_sum(own, values, weights, self_weight, mask=None):
     def leaf_sum(like, slots):
         if not jnp.issubdtype(like.dtype, jnp.inexact):
             raise TypeError(f"a weighted sum of {like.dtype} messages is not defined: send floats or use Neighbours()")
-        scale = lambda w: w.astype(like.dtype)  # noqa: E731
+        scale = lambda w: w.astype(like.dtype)
         total = scale(self_weight) * like
 
         def add(total, s, value):

@@ -17,7 +17,6 @@ from .fence import isolate
 from .metrics import estimates
 from .peer_round import restart_agents
 
-
 # What is done for the history alone: no role of the algorithm, and the driver looks at its results.
 MEASURING = ("estimate", "measure")
 

@@ -50,7 +50,7 @@ def isolate(role: Callable, zero: UInt32[Array, ""]) -> Callable:
 def _evaluate(jaxpr, consts, args, zero) -> list[Any]:
     """`jaxpr` applied to `args`, with every floating product fenced."""
     known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-    read = lambda atom: atom.val if isinstance(atom, Literal) else known[atom]  # noqa: E731
+    read = lambda atom: atom.val if isinstance(atom, Literal) else known[atom]
     for equation in jaxpr.eqns:
         inputs, primitive = [read(atom) for atom in equation.invars], equation.primitive
         body = equation.params.get(_BODIES.get(primitive.name, ""))

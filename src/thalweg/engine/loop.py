@@ -175,7 +175,7 @@ def _trim(rules, snapshot):
 def no_records(executor, e, rules, local: Local, shared: Shared) -> Records:
     """An empty buffer."""
     shapes = jax.eval_shape(lambda: _trim(rules, record(executor, e, rules, local, shared)[2]))
-    blank = lambda leaf: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype)  # noqa: E731
+    blank = lambda leaf: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype)
     return Records(
         round=jnp.zeros(CAPACITY, jnp.int32),
         snapshot=jax.tree.map(blank, shapes),
@@ -187,7 +187,7 @@ def no_records(executor, e, rules, local: Local, shared: Shared) -> Records:
 
 def append(rules, records: Records, snapshot, k, sent, report) -> Records:
     """One more record."""
-    put = lambda buffer, leaf: buffer.at[records.count].set(leaf)  # noqa: E731
+    put = lambda buffer, leaf: buffer.at[records.count].set(leaf)
     return Records(
         round=put(records.round, k),
         snapshot=jax.tree.map(put, records.snapshot, _trim(rules, snapshot)),

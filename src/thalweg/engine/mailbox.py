@@ -33,7 +33,7 @@ class Mailbox(eqx.Module):
 
 def empty_mailbox(spec: Any, n: int, slots: int, longest_delay: int, push: bool) -> Mailbox:
     """A mailbox for messages shaped like `spec` (one message, no agent or slot axis)."""
-    zeros = lambda *lead: jax.tree.map(lambda leaf: jnp.zeros((*lead, *leaf.shape), leaf.dtype), spec)  # noqa: E731
+    zeros = lambda *lead: jax.tree.map(lambda leaf: jnp.zeros((*lead, *leaf.shape), leaf.dtype), spec)
     rounds = longest_delay + 1
     return Mailbox(
         newest=zeros(n, slots),

@@ -5,8 +5,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
 
 from .peer_round import Agents, Experiment, as_agents
 
@@ -64,7 +64,7 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
         }
         return value, ravel_pytree(gradient)[0], own, finite, squares
 
-    tile = lambda v: jnp.broadcast_to(v, x.shape)  # noqa: E731
+    tile = lambda v: jnp.broadcast_to(v, x.shape)
     value, gradient, own, finite, squares = as_agents(
         executor, e, "measure", one, agents.state, x, previous, tile(mean), tile(reference), k=k
     )
@@ -73,7 +73,7 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
 
     def network(mean, gradient, everyone, rounds):
         value, own, finite, squares = everyone
-        rms = lambda name: jnp.sqrt(jnp.mean(squares[name]))  # noqa: E731
+        rms = lambda name: jnp.sqrt(jnp.mean(squares[name]))
         regularizer = e.problem.at(k).regularizer
         objective, stepped = jnp.mean(value), mean - gradient
         if regularizer is not None:

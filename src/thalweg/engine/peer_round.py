@@ -64,7 +64,7 @@ def init_agents(executor, e: Experiment, channel) -> Agents:
 
 def restart_agents(executor, e: Experiment, agents: Agents, k) -> Agents:
     """A new epoch: conserved quantities are rebuilt, what was on its way is forgotten."""
-    restart = lambda a, local, c, state: a.restart(local, state, c)  # noqa: E731
+    restart = lambda a, local, c, state: a.restart(local, state, c)
     state = _role(executor, e, "restart", k, "", Role.RESTART, None, restart, agents.state)
     return eqx.tree_at(lambda r: (r.state, r.mail), agents, (state, _init_mail(e, state)))
 
@@ -74,11 +74,11 @@ def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info
     info = None
     for index, phase in enumerate(e.algorithm.phases):
         channel, weather = conditions(e.key, e.setting, e.world, k, index, agents.channel)
-        send = lambda a, local, c, state: a.send(state, c)  # noqa: E731
+        send = lambda a, local, c, state: a.send(state, c)
         message = _role(executor, e, "send", (k, index), phase, Role.SEND, weather, send, agents.state)
         link, sent = _encode(executor, e, (k, index), message, agents.link[phase])
         mail, inbox = _exchange(executor, e, agents.mail, sent, weather, k)
-        receive = lambda a, local, c, state, inbox, sent: a.receive(  # noqa: E731
+        receive = lambda a, local, c, state, inbox, sent: a.receive(
             local, state, inbox, replace(c, sent=sent)
         )
         state, info = _role(
@@ -115,7 +115,7 @@ def message_specs(e: Experiment, state: Any) -> dict[str, Any]:
 
 def wire_specs(e: Experiment, messages: dict[str, Any]) -> dict[str, Any]:
     """phase → what the pipeline puts on the wire of one link for one message, as shapes."""
-    encode = lambda message: e.link.encode(e.link.init(message), message, e.key)[1]  # noqa: E731
+    encode = lambda message: e.link.encode(e.link.init(message), message, e.key)[1]
     return {
         phase: [jax.eval_shape(encode, part) for part in _for_one_link(e, message) if part]
         for phase, message in messages.items()

@@ -157,9 +157,9 @@ def _mesh(devices: int | None, n: int) -> Mesh:
 def _belongs_to_agents(arrays: Any):
     """True at every leaf with a leading agent axis: data, slots, per-agent hyper-parameters, records."""
     e, rules, split, common = arrays
-    no = lambda tree: jax.tree.map(lambda _: False, tree)  # noqa: E731
-    yes = lambda tree: jax.tree.map(lambda _: True, tree)  # noqa: E731
-    per_agent = lambda leaf: isinstance(leaf, PerAgent)  # noqa: E731
+    no = lambda tree: jax.tree.map(lambda _: False, tree)
+    yes = lambda tree: jax.tree.map(lambda _: True, tree)
+    per_agent = lambda leaf: isinstance(leaf, PerAgent)
     algorithm = jax.tree.map(lambda leaf: yes(leaf) if per_agent(leaf) else False, e.algorithm, is_leaf=per_agent)
     marks = eqx.tree_at(
         lambda m: (m.problem.pieces, m.world, m.algorithm), no(e), (yes(e.problem.pieces), yes(e.world), algorithm)

@@ -291,7 +291,7 @@ def _open_folder(run: Run, folder: Path, identity, resume: bool, rounds: int, ta
             )
         return
     (run.local, run.shared), meta, columns = checkpoints.load(folder, (run.local, run.shared), identity)
-    pick = lambda kind: {name[len(kind) :]: c for name, c in columns.items() if name.startswith(kind)}  # noqa: E731
+    pick = lambda kind: {name[len(kind) :]: c for name, c in columns.items() if name.startswith(kind)}
     recorded, every = columns["scalars/round"], meta["every"]
     if recorded.size and recorded[-1] % every and run.round < rounds and not bool(run.shared.done):
         # The look at the end of a run between two records: the uninterrupted run has none there.

@@ -118,7 +118,7 @@ def exchange_flags(
     windows = jnp.where(agreed, flags.windows + 1, 0)
 
     last = (k + 1) % window == 0
-    choose = lambda a, b: jnp.where(last, a, b)  # noqa: E731
+    choose = lambda a, b: jnp.where(last, a, b)
     return Flags(
         anchor=choose(estimates, flags.anchor),
         low=choose(digest, low),

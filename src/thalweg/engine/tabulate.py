@@ -1,7 +1,5 @@
 """From the device's records to the columns of a history."""
 
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np

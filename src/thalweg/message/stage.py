@@ -104,7 +104,7 @@ class Chain(Stage):
     def decode(self, wire, spec):
         specs = [spec]
         for stage in self.stages[:-1]:
-            encode = lambda m, stage=stage: stage.encode(stage.init(m), m, _some_key())[1]  # noqa: E731
+            encode = lambda m, stage=stage: stage.encode(stage.init(m), m, _some_key())[1]
             specs.append(jax.eval_shape(encode, specs[-1]))
         for stage, like in zip(reversed(self.stages), reversed(specs), strict=True):
             wire = stage.decode(wire, like)

@@ -65,5 +65,5 @@ class History:
         """This history followed by more records with the same columns."""
         if not len(self):
             return History(dict(scalars), dict(agents))
-        join = lambda old, new: {name: np.concatenate([old[name], new[name]]) for name in old}  # noqa: E731
+        join = lambda old, new: {name: np.concatenate([old[name], new[name]]) for name in old}
         return History(join(self.scalars, scalars), join(self.agents, agents))

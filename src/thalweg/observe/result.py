@@ -55,7 +55,7 @@ class Result:
     def summary(self) -> list[tuple[str, str]]:
         """(what, value) lines of the printed result."""
         last = {name: column[-1] for name, column in self.history.scalars.items()} if len(self.history) else {}
-        show = lambda name: f"{last[name]:.6g}"  # noqa: E731
+        show = lambda name: f"{last[name]:.6g}"
         lines = [("outcome", f"{self.outcome.value}: {self.reason}"), ("rounds", f"{self.rounds:,}")]
         for name, label in (
             ("objective", "objective"),
@@ -72,7 +72,8 @@ class Result:
         lines.append(("algorithm", describe(self.algorithm)))
         lines.append(("network", str(self.config.get("network", ""))))
         speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")
-        lines.append(("time", f"{self.ledger.seconds:.2f} s ({speed:,.0f} rounds/s), compiled in {self.ledger.compile_seconds:.1f} s"))
+        seconds, compiling = self.ledger.seconds, self.ledger.compile_seconds
+        lines.append(("time", f"{seconds:.2f} s ({speed:,.0f} rounds/s), compiled in {compiling:.1f} s"))
         lines += [("warning", text) for text in self.warnings]
         if self.outcome.remedy:
             lines.append(("remedy", self.outcome.remedy))
