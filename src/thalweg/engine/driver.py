@@ -42,6 +42,14 @@ class Run:
         """Rounds done."""
         return int(self.shared.round)
 
+    def record(self, scalars: dict[str, np.ndarray], agents: dict[str, np.ndarray]) -> None:
+        """Add records to the history. A look between two regular ones, at the end of an earlier part, gives way to them."""
+        if not len(scalars["round"]):
+            return
+        if len(self.history) and self.history["round"][-1] % int(self.rules.every):
+            self.history = self.history.without_last()
+        self.history = self.history.extended(scalars, agents)
+
 
 def drive(
     run: Run,
@@ -73,12 +81,12 @@ def drive(
             jax.block_until_ready(local)
             elapsed = time.monotonic() - start
             if bool(shared.broken):
-                run.history = run.history.extended(*tabulate(records, int(records.count) - 1))
+                run.record(*tabulate(records, int(records.count) - 1))
                 outcome, reason = _find_break(run, int(shared.round), tabulate, names)
                 _save(run, folder, meta, tabulate.messages)
                 return outcome, reason
             run.local, run.shared = local, shared
-            run.history = run.history.extended(*tabulate(records, int(records.count)))
+            run.record(*tabulate(records, int(records.count)))
             run.seconds += elapsed
             length = _next_length(length, run.round - before, elapsed)
             show(run.round, run.history)
@@ -145,7 +153,7 @@ def _stand_at(run: Run, k: int, tabulate) -> None:
         run.local, run.shared, records = _every_round(run, k)
     recorded = run.history["round"][-1] if len(run.history) else 0
     if records is not None and recorded < k:
-        run.history = run.history.extended(*tabulate(_last(records), 1))
+        run.record(*tabulate(_last(records), 1))
 
 
 def _last(records):

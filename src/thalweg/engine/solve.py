@@ -118,7 +118,8 @@ def solve(
         key=jax.random.key_data(jax.random.key(seed)),
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
-    every = every or max(1, rounds // 200)
+    rounds, seed = int(rounds), int(seed)
+    every = int(every or max(1, rounds // 200))
     target = _target(reference, problem)
     rules = Rules(
         stop=_traced_stop(stop, problem.dtype),
@@ -132,7 +133,7 @@ def solve(
         "problem": problem.fingerprint(),
         "algorithm": f"{describe(algorithm)} {_digest(algorithm)}",
         "network": f"{network!r} {_digest((experiment.world, experiment.setting))}",
-        "seed": int(seed),
+        "seed": seed,
         "columns": f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
         "link": f"{experiment.link!r} {_digest(experiment.link)}",
         "deterministic": engine.deterministic,
@@ -152,13 +153,13 @@ def solve(
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None:
-        _open_folder(run, folder, identity, resume, rounds, tabulate)
+        _open_folder(run, folder, identity, resume, tabulate)
     elif resume:
         raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
     for text in said:
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
-    meta = {"identity": identity, "every": int(run.rules.every), "rounds": int(rounds)}
+    meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
         outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
     unravel = _unravel(problem)
@@ -281,7 +282,7 @@ def _records(start: Result, like):
     return start.records
 
 
-def _open_folder(run: Run, folder: Path, identity, resume: bool, rounds: int, tabulate: Tabulator) -> None:
+def _open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Tabulator) -> None:
     """Continue the run that `folder` holds, or make sure that it holds none."""
     if not resume:
         if (folder / checkpoints.META).exists():
@@ -292,13 +293,9 @@ def _open_folder(run: Run, folder: Path, identity, resume: bool, rounds: int, ta
         return
     (run.local, run.shared), meta, columns = checkpoints.load(folder, (run.local, run.shared), identity)
     pick = lambda kind: {name[len(kind) :]: c for name, c in columns.items() if name.startswith(kind)}
-    recorded, every = columns["scalars/round"], meta["every"]
-    if recorded.size and recorded[-1] % every and run.round < rounds and not bool(run.shared.done):
-        # The look at the end of a run between two records: the uninterrupted run has none there.
-        columns = {name: column[:-1] for name, column in columns.items()}
     run.history = History(pick("scalars/"), pick("agents/"))
     run.seconds, run.compile_seconds = meta["seconds"], meta["compile_seconds"]
-    run.rules = dataclasses.replace(run.rules, every=jnp.asarray(every, jnp.int32))
+    run.rules = dataclasses.replace(run.rules, every=jnp.asarray(meta["every"], jnp.int32))
     tabulate.resume(np.asarray(meta["messages"]), np.asarray(run.local.agents.sent))
 
 

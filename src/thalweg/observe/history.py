@@ -61,6 +61,11 @@ class History:
         """No record yet."""
         return History({"round": np.zeros(0, np.int64)}, {})
 
+    def without_last(self) -> "History":
+        """This history but for its last record."""
+        cut = lambda columns: {name: column[:-1] for name, column in columns.items()}  # noqa: E731
+        return History(cut(self.scalars), cut(self.agents))
+
     def extended(self, scalars: dict[str, np.ndarray], agents: dict[str, np.ndarray]) -> "History":
         """This history followed by more records with the same columns."""
         if not len(self):
