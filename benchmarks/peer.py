@@ -143,7 +143,7 @@ def in_new_process(code: str, repeats: int = 3) -> float:
 
 IMPORT = """
 import time, jax, jax.numpy, numpy
-start = time.perf_counter(); import thalweg; print(time.perf_counter() - start)
+start = time.perf_counter(); import thalweg; thalweg.solve; print(time.perf_counter() - start)
 """
 FIRST = """
 import time; start = time.perf_counter()

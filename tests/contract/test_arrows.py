@@ -70,7 +70,9 @@ def test_apps_use_the_public_root_only(place):
         for path in FILES
         if path.is_relative_to(ROOT / place)
         for line, name in imports(path)
-        if name.startswith("thalweg.") and name.split(".")[1] in CONCEPTS and len(name.split(".")) > 2
+        if name.startswith("thalweg.")
+        and name.split(".")[1] in CONCEPTS
+        and len(name.split(".")) > 2
         and any(part.startswith("_") for part in name.split(".")[1:])
     ]
     assert not wrong

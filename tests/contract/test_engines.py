@@ -35,9 +35,7 @@ class Case:
 
     def solve(self, engine, deterministic=True, **options):
         options = {"rounds": ROUNDS, "every": EVERY, "seed": 5} | options
-        return exports.solve(
-            self.problem, self.algorithm, self.network, engine=engine, deterministic=deterministic, **options
-        )
+        return exports.solve(self.problem, self.algorithm, self.network, engine=engine, deterministic=deterministic, **options)
 
 
 CASES = {
@@ -47,9 +45,7 @@ CASES = {
     "edges, everything": Case(
         tw.EdgeADMM(), UNDIRECTED.with_failures(loss=0.2, symmetric=False, delay=(0.5, 0.3, 0.2), asleep=0.2)
     ),
-    "push, everything": Case(
-        tw.PushDIGing(), DIRECTED.with_failures(loss=0.2, symmetric=False, delay=(0.6, 0.4), asleep=0.2)
-    ),
+    "push, everything": Case(tw.PushDIGing(), DIRECTED.with_failures(loss=0.2, symmetric=False, delay=(0.6, 0.4), asleep=0.2)),
     "neighbours, late": Case(tw.MaxConsensus(), DIRECTED.with_failures(delay=(0.3, 0.3, 0.4))),
     "tracking": Case(tw.GradientTracking(), UNDIRECTED),
     "stochastic, random phases": Case(
@@ -261,8 +257,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         run(resume=True, keep_agents=False)
     with pytest.raises(ValueError, match="another link"):
         run(resume=True, link=tw.message.cast("float32"))
+    other = tw.Measurements(case.problem.pieces.data.at[0, 0].add(1e-15))
     with pytest.raises(ValueError, match="another problem"):
-        other = tw.Measurements(case.problem.pieces.data.at[0, 0].add(1e-15))
         tw.solve(other, case.algorithm, case.network, rounds=ROUNDS, checkpoint=tmp_path, resume=True, seed=5, every=EVERY)
     with pytest.raises(FileNotFoundError, match="no run in"):
         case.solve("simulated", False, checkpoint=tmp_path / "elsewhere", resume=True)
@@ -285,9 +281,10 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    with monkeypatch.context() as broken, pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as broken:
         broken.setattr(driver.checkpoint.json, "dumps", fail)
-        case.solve("simulated", rounds=8, checkpoint=tmp_path, resume=True)
+        with pytest.raises(OSError, match="disk full"):
+            case.solve("simulated", rounds=8, checkpoint=tmp_path, resume=True)
     resumed = case.solve("simulated", checkpoint=tmp_path, resume=True)
     assert numbers(resumed) == numbers(deterministic(RESUMED))
     assert len(list(tmp_path.iterdir())) == 3

@@ -6,12 +6,12 @@ Statistical tests use fixed seeds and bounds of five standard deviations. Axes: 
 import types
 
 import equinox as eqx
-import exports
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import exports
 import thalweg as tw
 from thalweg.engine.weather import conditions, first_weather
 from thalweg.engine.world import make_setting, make_world

@@ -74,7 +74,9 @@ class Watched:
         for since, estimates in stages:
             at = rounds >= since
             x[at] = np.stack([estimates(k) for k in rounds[at]]) if callable(estimates) else estimates
-        return [np.asarray(a) for a in decide(self.world, self.setting, self.key, self.stop, jnp.asarray(before), jnp.asarray(x))]
+        return [
+            np.asarray(a) for a in decide(self.world, self.setting, self.key, self.stop, jnp.asarray(before), jnp.asarray(x))
+        ]
 
 
 @eqx.filter_jit
@@ -151,7 +153,8 @@ HARD = ["path", "hypercube", "complete", "ring, directed", "exponential, directe
 
 @pytest.mark.parametrize("failures", FAILING, ids=["loss", "bursts", "sleep", "delays"])
 @pytest.mark.parametrize(
-    "family", [name if name in ("path", "exponential, directed") else pytest.param(name, marks=pytest.mark.slow) for name in HARD]
+    "family",
+    [name if name in ("path", "exponential, directed") else pytest.param(name, marks=pytest.mark.slow) for name in HARD],
 )
 def test_under_failures_nobody_stops_before_all_agree(family, failures):
     """One agent joins the others only late. A `done` before that is a broken promise; after it everybody stops some time."""

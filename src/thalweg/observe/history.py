@@ -63,7 +63,7 @@ class History:
 
     def without_last(self) -> "History":
         """This history but for its last record."""
-        cut = lambda columns: {name: column[:-1] for name, column in columns.items()}  # noqa: E731
+        cut = lambda columns: {name: column[:-1] for name, column in columns.items()}
         return History(cut(self.scalars), cut(self.agents))
 
     def extended(self, scalars: dict[str, np.ndarray], agents: dict[str, np.ndarray]) -> "History":
