@@ -97,7 +97,12 @@ def algorithm(network):
     return tw.PushSum() if network.directed else tw.Averaging()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+EVERY_FAMILY = [
+    name if name in ("path", "complete", "one way, directed") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES
+]
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_without_loss_all_stop_in_the_same_round_and_not_before_they_agree(family):
     network, agreement = FAMILIES[family], 1e-6
     rule = tw.Stop(progress=1e-6, agreement=agreement, patience=2, distributed=True)
@@ -198,7 +203,8 @@ def test_the_promise_end_to_end_under_loss():
     np.testing.assert_allclose(result.agents, np.broadcast_to(x, (N, 2)), atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", [pytest.param("sharded", marks=pytest.mark.slow), "debug"])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sharded", "debug"])
 def test_the_distributed_rule_is_bitwise_the_same_on_all_engines(engine):
     network = UNDIRECTED["hypercube"].with_failures(loss=0.05)
     rule = tw.Stop(progress=1e-2, agreement=1e-1, patience=1, distributed=True)
