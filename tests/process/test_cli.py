@@ -77,7 +77,7 @@ def test_help_and_version_do_not_import_jax(tmp_path):
 def test_the_installed_entry_point_exists():
     import tomllib
 
-    scripts = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["thalweg"].partition(":")
     assert callable(getattr(__import__(module, fromlist=[name]), name))
 
