@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import exports
 import support
 import thalweg as tw
 from thalweg.engine import driver
+from thalweg.engine.fence import isolate
 from thalweg.observe import Outcome
 
 N, ROUNDS, EVERY = 6, 11, 4
@@ -159,6 +161,19 @@ def test_all_exports_on_all_engines(name):
     assert (packed == simulated.ledger.message_bytes).all()
     fast = solve("simulated", deterministic=False)
     np.testing.assert_allclose(exports.flat(fast.agents), exports.flat(simulated.agents), rtol=1e-11, atol=1e-11)
+
+
+def test_a_quotient_is_a_quotient_on_all_engines():
+    """One agent divides by one number, all of them by many: XLA must not make a product with 1/s of the first alone."""
+    rng = np.random.default_rng(0)
+    x, s = jnp.asarray(rng.standard_normal((200, 8))), jnp.asarray(rng.standard_normal(200))
+    zero = jnp.asarray(0, jnp.uint32)
+    divide = lambda a, b: a / b
+    one = jax.jit(lambda zero, a, b: isolate(divide, zero)(a, b))
+    all_ = jax.jit(lambda zero, a, b: isolate(jax.vmap(divide), zero)(a, b))
+    exact = np.asarray(x) / np.asarray(s)[:, None]
+    np.testing.assert_array_equal(all_(zero, x, s), exact)
+    np.testing.assert_array_equal(np.stack([one(zero, a, b) for a, b in zip(x, s, strict=True)]), exact)
 
 
 def logistic(x, example):

