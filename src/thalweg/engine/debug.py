@@ -1,5 +1,6 @@
 """The debug engine: role by role, agent by agent, with the inputs at hand."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,6 @@ from thalweg.message.payload import pack
 from . import loop
 from .executor import Vectorised
 from .fence import isolate
-from .metrics import estimates
-from .peer_round import restart_agents
 
 # What is done for the history alone: no role of the algorithm, and the driver looks at its results.
 MEASURING = ("estimate", "measure")
@@ -69,6 +68,16 @@ class OneByOne:
         n = jax.tree.leaves((common, each))[0].shape[0]
         self.wire.append([len(pack(jax.tree.map(lambda leaf, i=i: leaf[i], (common, first)))) for i in range(n)])
 
+    @contextlib.contextmanager
+    def in_round(self, k: int):
+        """Within, a failure knows its round."""
+        try:
+            yield
+        except RoleFailure as failure:
+            failure.round = k
+            failure.add_note(f"in round {k}")
+            raise
+
     def everyone(self, tree: Any) -> Any:
         return tree
 
@@ -111,37 +120,20 @@ class Debugger:
 
     def begin(self, e, rules):
         """(local, shared) before round 0."""
-        return loop.begin(self.executor, e, rules)
+        return e.begin(self.executor, rules)
 
     def enter(self, e, rules, agents, k):
         """(local, shared) around agents that restart at round k."""
-        return loop.enter(self.executor, e, rules, restart_agents(self.executor, e, agents, k), k)
+        return e.enter(self.executor, rules, agents, k)
 
-    def estimates(self, e, agents):
+    def estimates(self, e, local, shared):
         """`[n, d]` every agent's answer."""
-        return estimates(self.executor, e, agents)
+        return e.estimates(self.executor, local, shared)
 
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
-        executor, every = self.executor, int(rules.every)
         shapes = Vectorised(jnp.asarray(0, jnp.uint32), self.deterministic)  # only to find shapes; nothing is checked
-        report = loop.no_report(shapes, e, rules, local)
-        records = loop.no_records(shapes, e, rules, local, shared)
-        k = int(shared.round)
-        while k < until and not (bool(shared.done) or bool(shared.broken)) and int(records.count) < loop.CAPACITY:
-            target = min(until, (k // every + 1) * every)
-            while k < target and not loop.all_done(executor, local):
-                try:
-                    local, info = loop.one_round(executor, e, rules, local, jnp.asarray(k, jnp.int32))
-                except RoleFailure as failure:
-                    failure.round = k
-                    failure.add_note(f"in round {k}")
-                    raise
-                report, k = loop.reported(executor, rules, info), k + 1
-            shared = eqx.tree_at(lambda s: s.round, shared, jnp.asarray(k, jnp.int32))
-            local, shared, snapshot = loop.record(executor, e, rules, local, shared)
-            records = loop.append(rules, records, snapshot, shared.round, local.agents.sent, report)
-        return local, shared, records
+        return loop.advance_by_hand(self.executor, e, rules, local, shared, until, shapes)
 
 
 def _finite(tree: Any) -> bool:

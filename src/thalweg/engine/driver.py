@@ -16,7 +16,7 @@ from thalweg.observe import History, Outcome
 
 from . import checkpoint
 from .debug import Debug, RoleFailure
-from .loop import Local, Shared
+from .loop import Shared
 from .tabulate import Tabulator
 
 # A chunk is as long as it takes to be worth a look: progress is shown, and Ctrl-C heard, about this often.
@@ -31,7 +31,7 @@ class Run:
     engine: Any
     experiment: Any
     rules: Any
-    local: Local
+    local: Any
     shared: Shared
     history: History
     seconds: float = 0.0
@@ -120,7 +120,7 @@ def _find_break(run: Run, broken_at: int, tabulate, names) -> tuple[Outcome, str
         run.local, run.shared = local, shared
     bad = int(shared.round)
     _stand_at(run, bad - 1, tabulate)
-    snapshot = jax.tree.map(lambda leaf: leaf[0], _last(records).snapshot)
+    snapshot = jax.tree.map(lambda leaf: leaf[0], _last(records).rows.snapshot)
     guilty = np.flatnonzero(~snapshot.finite)
     if guilty.size:
         others = f" and {guilty.size - 1} more" if guilty.size > 1 else ""

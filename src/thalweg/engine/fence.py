@@ -56,7 +56,7 @@ def _evaluate(jaxpr, consts, args, zero) -> list[Any]:
     for equation in jaxpr.eqns:
         inputs, primitive = [read(atom) for atom in equation.invars], equation.primitive
         if primitive.name == "div" and jnp.issubdtype(inputs[1].dtype, jnp.floating):
-            inputs = [inputs[0], _cross_each(inputs[1], zero)]
+            inputs = [inputs[0], _cross_each(jnp.broadcast_to(inputs[1], equation.outvars[0].aval.shape), zero)]
         body = equation.params.get(_BODIES.get(primitive.name, ""))
         if body is not None:
             outputs = _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, zero)

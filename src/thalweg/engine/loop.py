@@ -1,32 +1,24 @@
-"""The compiled loop: rounds, records, stop rule. Bounds are traced, so that no length of run compiles anew."""
+"""The compiled loop: rounds, records, stop rule. Bounds are traced, so that no length of run compiles anew.
 
-import dataclasses
+What a round is, and what is recorded of it, is the program's business (`Program`): that of peers, or that of a server.
+"""
+
+import abc
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
-from .metrics import Snapshot, estimates, measure
-from .peer_round import Agents, Experiment, init_agents, peer_round
-from .stop import Flags, Stop, exchange_flags, first_flags, settled
-from .weather import conditions, first_weather
+from .stop import Stop
 
 # Records that one call of the compiled loop can return; the host empties them between calls.
 CAPACITY = 64
 
 
-class Local(eqx.Module):
-    """What belongs to the agents; every leaf has the agent axis first."""
-
-    agents: Agents
-    previous: Float[Array, "n d"]
-    flags: Flags | tuple[()]
-
-
 class Shared(eqx.Module):
-    """What the run knows of itself.
+    """What the run knows of itself; programs may add to it.
 
     `round` rounds are done; `recorded` is the round of the last record; `calm` the number of settled records in a
     row; `done` whether the stop rule holds, `broken` whether a record was not finite or left all bounds.
@@ -40,12 +32,9 @@ class Shared(eqx.Module):
 
 
 class Records(eqx.Module):
-    """A buffer of `CAPACITY` records: rounds, snapshots, reported infos; `count` of them are filled."""
+    """A buffer of `CAPACITY` records, `rows` with a leading axis; `count` of them are filled."""
 
-    round: Int[Array, " capacity"]
-    snapshot: Snapshot
-    sent: UInt32[Array, "capacity n"]
-    report: Any
+    rows: Any
     count: Int[Array, ""]
 
 
@@ -60,54 +49,45 @@ class Rules(eqx.Module):
     keep_agents: bool = eqx.field(static=True, default=True)
 
 
-def begin(executor, e: Experiment, rules: Rules) -> tuple[Local, Shared]:
-    """Everything before round 0."""
-    agents = init_agents(executor, e, first_weather(e.key, e.setting, e.world))
-    return enter(executor, e, rules, agents, jnp.asarray(0, jnp.int32))
+class Program(eqx.Module):
+    """What an engine runs: who computes what in a round, and what is recorded of it.
 
-
-def enter(executor, e: Experiment, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
-    """The run's own records around given agents, at round `k`."""
-    x = estimates(executor, e, agents)
-    flags = first_flags(x) if rules.stop is not None and rules.stop.distributed else ()
-    no, zero = jnp.asarray(False), jnp.asarray(0, jnp.int32)
-    k = jnp.asarray(k, jnp.int32)
-    return Local(agents, x, flags), Shared(k, k, zero, no, no)
-
-
-def one_round(executor, e: Experiment, rules: Rules, local: Local, k) -> tuple[Local, Any]:
-    """One round, with the distributed stop rule beside it."""
-    agents, info = peer_round(executor, e, local.agents, k)
-    flags = local.flags
-    if isinstance(flags, Flags):
-        # An agent that has stopped keeps its answer and goes on handing the news to its neighbours.
-        agents = eqx.tree_at(lambda a: a.state, agents, _keep(flags.done, local.agents.state, agents.state))
-        _, weather = conditions(e.key, e.setting, e.world, k, 0, local.agents.channel)
-        x = estimates(executor, e, agents)
-        flags = exchange_flags(executor, rules.stop, e.key, e.world, flags, weather, x, k)
-    return Local(agents, local.previous, flags), info
-
-
-def record(executor, e: Experiment, rules: Rules, local: Local, shared: Shared):
-    """(local, shared, snapshot) after measuring the network at `shared.round`.
-
-    A look between two regular records (at the end of a run, before a resume) must leave no trace in what comes after it.
+    `local` belongs to the agents (every leaf has the agent axis first), `shared` to the run.
     """
-    k = shared.round
-    regular = k % rules.every == 0
-    snapshot, x = measure(executor, e, local.agents, k, local.previous, k - shared.recorded, rules.reference)
-    calm, done = shared.calm, shared.done
-    if isinstance(local.flags, Flags):
-        done = all_done(executor, local)
-    elif rules.stop is not None:
-        calm = jnp.where(regular, jnp.where(settled(rules.stop, snapshot), calm + 1, 0), calm)
-        done = calm >= rules.stop.patience
-    broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
-    previous, recorded = jnp.where(regular, x, local.previous), jnp.where(regular, k, shared.recorded)
-    return Local(local.agents, previous, local.flags), Shared(k, recorded, calm, done & ~broken, broken), snapshot
+
+    @abc.abstractmethod
+    def begin(self, executor, rules: Rules) -> tuple[Any, Any]:
+        """(local, shared) before round 0."""
+
+    @abc.abstractmethod
+    def enter(self, executor, rules: Rules, agents, k) -> tuple[Any, Any]:
+        """(local, shared) around agents that restart at round k."""
+
+    @abc.abstractmethod
+    def one_round(self, executor, rules: Rules, local, shared, k) -> tuple[Any, Any, Any]:
+        """(local, shared, report) after round k."""
+
+    @abc.abstractmethod
+    def record(self, executor, rules: Rules, local, shared, report) -> tuple[Any, Any, Any]:
+        """(local, shared, row) after measuring at `shared.round`.
+
+        A look between two regular records (at the end of a run, before a resume) must leave no trace in what comes after.
+        """
+
+    @abc.abstractmethod
+    def estimates(self, executor, local, shared) -> Float[Array, "n d"]:
+        """Every agent's answer as a row."""
+
+    @abc.abstractmethod
+    def belongs_to_agents(self) -> "Program":
+        """Of this program's arrays: true at every leaf with a leading agent axis."""
+
+    def all_done(self, executor, local) -> Bool[Array, ""]:
+        """Whether every agent has decided by itself to stop."""
+        return jnp.asarray(False)
 
 
-def advance(executor, e: Experiment, rules: Rules, local: Local, shared: Shared, until):
+def advance(executor, e: Program, rules: Rules, local, shared, until):
     """Go on to round `until`, or until the rule stops the run, or until the buffer of records is full.
 
     Returns (local, shared, records). Rounds between two records are a plain loop: nothing is measured there.
@@ -116,86 +96,72 @@ def advance(executor, e: Experiment, rules: Rules, local: Local, shared: Shared,
 
     def segment(carry):
         local, shared, records = carry
-        target = jnp.minimum(until, (shared.round // rules.every + 1) * rules.every)
+        target = jnp.minimum(until, next_record(rules, shared.round))
 
         def going(carry):
-            local, k, _ = carry
-            return (k < target) & ~all_done(executor, local)
+            local, _, k, _ = carry
+            return (k < target) & ~e.all_done(executor, local)
 
         def body(carry):
-            local, k, _ = carry
-            local, info = one_round(executor, e, rules, local, k)
-            return local, k + 1, reported(executor, rules, info)
+            local, shared, k, _ = carry
+            local, shared, report = e.one_round(executor, rules, local, shared, k)
+            return local, shared, k + 1, report
 
-        local, k, report = jax.lax.while_loop(going, body, (local, shared.round, no_report(executor, e, rules, local)))
+        first = (local, shared, shared.round, no_report(executor, e, rules, local, shared))
+        local, shared, k, report = jax.lax.while_loop(going, body, first)
         shared = eqx.tree_at(lambda s: s.round, shared, k)
-        local, shared, snapshot = record(executor, e, rules, local, shared)
-        return local, shared, append(rules, records, snapshot, k, executor.everyone(local.agents.sent), report)
+        local, shared, row = e.record(executor, rules, local, shared, report)
+        return local, shared, append(records, row)
 
-    def more(carry):
-        _, shared, records = carry
-        return (shared.round < until) & ~shared.done & ~shared.broken & (records.count < CAPACITY)
-
+    more = lambda carry: unfinished(carry[1], carry[2], until)
     return jax.lax.while_loop(more, segment, (local, shared, no_records(executor, e, rules, local, shared)))
 
 
-def all_done(executor, local: Local) -> Bool[Array, ""]:
-    """Whether every agent has decided to stop (only under the distributed rule)."""
-    return jnp.all(executor.everyone(local.flags.done)) if isinstance(local.flags, Flags) else jnp.asarray(False)
+def advance_by_hand(executor, e: Program, rules: Rules, local, shared, until, shapes):
+    """The same from Python, round by round, for executors that are no part of a compiled program.
 
-
-def reported(executor, rules, info):
-    """The fields of `info` that the experiment reports.
-
-    Raises:
-        ValueError: the algorithm's info has no such field.
+    `shapes` is an executor that may be traced, to find the shapes of records.
     """
-    known = [field.name for field in dataclasses.fields(info)]
-    for name in rules.report:
-        if name not in known:
-            raise ValueError(f"solve: got report={name!r}, expected one of {', '.join(known)}, what agents learn in a round")
-    return {name: executor.everyone(getattr(info, name)) for name in rules.report}
+    records = jax.tree.map(jnp.asarray, no_records(shapes, e, rules, local, shared))
+    k = int(shared.round)
+    report = no_report(shapes, e, rules, local, shared)
+    while bool(unfinished(shared, records, until)):
+        target = min(int(until), int(next_record(rules, k)))
+        while k < target and not e.all_done(executor, local):
+            with executor.in_round(k):
+                local, shared, report = e.one_round(executor, rules, local, shared, jnp.asarray(k, jnp.int32))
+            k += 1
+        shared = eqx.tree_at(lambda s: s.round, shared, jnp.asarray(k, jnp.int32))
+        local, shared, row = e.record(executor, rules, local, shared, report)
+        records = append(records, row)
+    return local, shared, records
 
 
-def no_report(executor, e, rules, local):
-    """A report before the first round: NaN."""
-    if not rules.report:
-        return {}
-    shapes = jax.eval_shape(lambda: reported(executor, rules, one_round(executor, e, rules, local, 0)[1]))
-    return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+def next_record(rules: Rules, k):
+    """The round of the first regular record after round `k`."""
+    return (k // rules.every + 1) * rules.every
 
 
-def _trim(rules, snapshot):
-    """Without `keep_agents` the history keeps no row per agent."""
-    if rules.keep_agents:
-        return snapshot
-    return eqx.tree_at(lambda s: (s.loss, s.disagreement), snapshot, (jnp.zeros(0), jnp.zeros(0)))
+def unfinished(shared: Shared, records: Records, until) -> Bool[Array, ""]:
+    """Whether there is more to do, and room to record it."""
+    return (shared.round < until) & ~shared.done & ~shared.broken & (records.count < CAPACITY)
 
 
-def no_records(executor, e, rules, local: Local, shared: Shared) -> Records:
+def no_report(executor, e: Program, rules: Rules, local, shared):
+    """A report before the first round: NaN, or zero where it is no float."""
+    shapes = jax.eval_shape(lambda: e.one_round(executor, rules, local, shared, jnp.asarray(0, jnp.int32))[2])
+    return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan if jnp.issubdtype(s.dtype, jnp.inexact) else 0, s.dtype), shapes)
+
+
+def no_records(executor, e: Program, rules: Rules, local, shared) -> Records:
     """An empty buffer."""
-    shapes = jax.eval_shape(lambda: _trim(rules, record(executor, e, rules, local, shared)[2]))
+    report = no_report(executor, e, rules, local, shared)
+    shapes = jax.eval_shape(lambda: e.record(executor, rules, local, shared, report)[2])
     blank = lambda leaf: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype)
-    return Records(
-        round=jnp.zeros(CAPACITY, jnp.int32),
-        snapshot=jax.tree.map(blank, shapes),
-        sent=blank(executor.everyone(local.agents.sent)),
-        report=jax.tree.map(blank, no_report(executor, e, rules, local)),
-        count=jnp.asarray(0, jnp.int32),
-    )
+    return Records(jax.tree.map(blank, shapes), jnp.asarray(0, jnp.int32))
 
 
-def append(rules, records: Records, snapshot, k, sent, report) -> Records:
+def append(records: Records, row) -> Records:
     """One more record."""
     put = lambda buffer, leaf: buffer.at[records.count].set(leaf)
-    return Records(
-        round=put(records.round, k),
-        snapshot=jax.tree.map(put, records.snapshot, _trim(rules, snapshot)),
-        sent=put(records.sent, sent),
-        report=jax.tree.map(put, records.report, report),
-        count=records.count + 1,
-    )
-
-
-def _keep(mask, kept, new):
-    return jax.tree.map(lambda a, b: jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b), kept, new)
+    return Records(jax.tree.map(put, records.rows, row), records.count + 1)

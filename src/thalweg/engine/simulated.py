@@ -8,12 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from thalweg.algorithm.step import PerAgent
-
 from . import loop
 from .executor import Vectorised
-from .metrics import estimates
-from .peer_round import restart_agents
 
 AXIS = "agents"
 
@@ -45,9 +41,9 @@ class Simulated(eqx.Module):
         """(local, shared, records) after going on to round `until` at most."""
         return _advance(_executor(self.deterministic), e, rules, local, shared, jnp.asarray(until, jnp.int32))
 
-    def estimates(self, e, agents):
+    def estimates(self, e, local, shared):
         """`[n, d]` every agent's answer."""
-        return _estimates(_executor(self.deterministic), e, agents)
+        return _estimates(_executor(self.deterministic), e, local, shared)
 
 
 class Sharded(eqx.Module):
@@ -70,19 +66,19 @@ class Sharded(eqx.Module):
 
     def begin(self, e, rules):
         """(local, shared) before round 0."""
-        return self._run(loop.begin, e, rules, (), ())
+        return self._run(_begins, e, rules, (), ())
 
     def enter(self, e, rules, agents, k):
         """(local, shared) around agents that restart at round k."""
-        return self._run(_restart, e, rules, (agents,), (jnp.asarray(k, jnp.int32),))
+        return self._run(_enters, e, rules, (agents,), (jnp.asarray(k, jnp.int32),))
 
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
         return self._run(loop.advance, e, rules, (local,), (shared, jnp.asarray(until, jnp.int32)))
 
-    def estimates(self, e, agents):
+    def estimates(self, e, local, shared):
         """`[n, d]` every agent's answer, the same on every device."""
-        return self._run(_gathered, e, None, (agents,), ())[1]
+        return self._run(_gathered, e, None, (local,), (shared,))[1]
 
     def _run(self, function, e, rules, split, common):
         mesh = _mesh(self.devices, e.world.ids.shape[0])
@@ -95,12 +91,12 @@ def _executor(deterministic: bool, axis: str | None = None) -> Vectorised:
 
 @eqx.filter_jit
 def _begin(executor, e, rules):
-    return loop.begin(executor, e, rules)
+    return e.begin(executor, rules)
 
 
 @eqx.filter_jit
 def _enter(executor, e, rules, agents, k):
-    return _restart(executor, e, rules, agents, k)
+    return e.enter(executor, rules, agents, k)
 
 
 @eqx.filter_jit
@@ -109,16 +105,20 @@ def _advance(executor, e, rules, local, shared, until):
 
 
 @eqx.filter_jit
-def _estimates(executor, e, agents):
-    return estimates(executor, e, agents)
+def _estimates(executor, e, local, shared):
+    return e.estimates(executor, local, shared)
 
 
-def _gathered(executor, e, rules, agents):
-    return (), executor.everyone(estimates(executor, e, agents))
+def _begins(executor, e, rules):
+    return e.begin(executor, rules)
 
 
-def _restart(executor, e, rules, agents, k):
-    return loop.enter(executor, e, rules, restart_agents(executor, e, agents, k), k)
+def _enters(executor, e, rules, agents, k):
+    return e.enter(executor, rules, agents, k)
+
+
+def _gathered(executor, e, rules, local, shared):
+    return (), executor.everyone(e.estimates(executor, local, shared))
 
 
 @eqx.filter_jit
@@ -155,13 +155,8 @@ def _mesh(devices: int | None, n: int) -> Mesh:
 
 
 def _belongs_to_agents(arrays: Any):
-    """True at every leaf with a leading agent axis: data, slots, per-agent hyper-parameters, records."""
+    """True at every leaf with a leading agent axis: what the program says, and records."""
     e, rules, split, common = arrays
     no = lambda tree: jax.tree.map(lambda _: False, tree)
     yes = lambda tree: jax.tree.map(lambda _: True, tree)
-    per_agent = lambda leaf: isinstance(leaf, PerAgent)
-    algorithm = jax.tree.map(lambda leaf: yes(leaf) if per_agent(leaf) else False, e.algorithm, is_leaf=per_agent)
-    marks = eqx.tree_at(
-        lambda m: (m.problem.pieces, m.world, m.algorithm), no(e), (yes(e.problem.pieces), yes(e.world), algorithm)
-    )
-    return marks, no(rules), yes(split), no(common)
+    return e.belongs_to_agents(), no(rules), yes(split), no(common)

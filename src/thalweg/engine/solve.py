@@ -31,7 +31,8 @@ from .debug import Debug
 from .driver import Run, drive
 from .facts import gather_facts
 from .loop import Rules
-from .peer_round import Experiment, message_specs, wire_specs
+from .peer_round import message_specs, wire_specs
+from .peers import Peers
 from .progress import watch
 from .simulated import Sharded, Simulated
 from .stop import Stop
@@ -109,7 +110,7 @@ def solve(
     said = refusals.step_warnings(algorithm, facts, network)
     stop = _stop(stop, network, problem)
     ids = np.arange(problem.n) if ids is None else _ids(ids, problem.n)
-    experiment = Experiment(
+    experiment = Peers(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
         link=Identity() if link is None else link,
@@ -163,7 +164,7 @@ def solve(
     with watch(progress, rounds) as show:
         outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
     unravel = _unravel(problem)
-    estimates = run.engine.estimates(experiment, run.local.agents)
+    estimates = run.engine.estimates(experiment, run.local, run.shared)
     return Result(
         x=unravel(estimates.mean(0)),
         agents=jax.vmap(unravel)(estimates),

@@ -36,7 +36,7 @@ class Tabulator:
 
     def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
         """(scalars `[count]`, per agent `[count, n]`)."""
-        records = jax.tree.map(lambda leaf: _host(leaf)[:count] if np.ndim(leaf) else leaf, records)
+        records = jax.tree.map(lambda leaf: _host(leaf)[:count], records.rows)
         snapshot = records.snapshot
         # The device counts modulo 2³²; differences between records are right whatever the total.
         counters = np.concatenate([self._counter[None], records.sent])

@@ -1,0 +1,121 @@
+"""The program of peers: rounds, records and stop rule of agents that talk to their neighbours."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt32
+
+from thalweg.algorithm.step import PerAgent
+
+from .loop import Program, Rules, Shared
+from .metrics import Snapshot, estimates, measure
+from .peer_round import Agents, Experiment, init_agents, peer_round, restart_agents
+from .stop import Flags, exchange_flags, first_flags, settled
+from .weather import conditions, first_weather
+
+
+class Local(eqx.Module):
+    """What belongs to the agents; every leaf has the agent axis first."""
+
+    agents: Agents
+    previous: Float[Array, "n d"]
+    flags: Flags | tuple[()]
+
+
+class Row(eqx.Module):
+    """One record: round, snapshot, messages sent so far, reported infos."""
+
+    round: Int[Array, ""]
+    snapshot: Snapshot
+    sent: UInt32[Array, " n"]
+    report: Any
+
+
+class Peers(Experiment, Program):
+    """Neighbours, no centre."""
+
+    def begin(self, executor, rules: Rules) -> tuple[Local, Shared]:
+        agents = init_agents(executor, self, first_weather(self.key, self.setting, self.world))
+        return self._around(executor, rules, agents, jnp.asarray(0, jnp.int32))
+
+    def enter(self, executor, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
+        return self._around(executor, rules, restart_agents(executor, self, agents, k), k)
+
+    def _around(self, executor, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
+        """The run's own records around given agents, at round `k`."""
+        x = estimates(executor, self, agents)
+        flags = first_flags(x) if rules.stop is not None and rules.stop.distributed else ()
+        no, zero = jnp.asarray(False), jnp.asarray(0, jnp.int32)
+        k = jnp.asarray(k, jnp.int32)
+        return Local(agents, x, flags), Shared(k, k, zero, no, no)
+
+    def one_round(self, executor, rules: Rules, local: Local, shared: Shared, k) -> tuple[Local, Shared, Any]:
+        """One round, with the distributed stop rule beside it."""
+        agents, info = peer_round(executor, self, local.agents, k)
+        flags = local.flags
+        if isinstance(flags, Flags):
+            # An agent that has stopped keeps its answer and goes on handing the news to its neighbours.
+            agents = eqx.tree_at(lambda a: a.state, agents, _keep(flags.done, local.agents.state, agents.state))
+            _, weather = conditions(self.key, self.setting, self.world, k, 0, local.agents.channel)
+            x = estimates(executor, self, agents)
+            flags = exchange_flags(executor, rules.stop, self.key, self.world, flags, weather, x, k)
+        return Local(agents, local.previous, flags), shared, reported(executor, rules, info)
+
+    def record(self, executor, rules: Rules, local: Local, shared: Shared, report) -> tuple[Local, Shared, Row]:
+        k = shared.round
+        regular = k % rules.every == 0
+        snapshot, x = measure(executor, self, local.agents, k, local.previous, k - shared.recorded, rules.reference)
+        calm, done = shared.calm, shared.done
+        if isinstance(local.flags, Flags):
+            done = self.all_done(executor, local)
+        elif rules.stop is not None:
+            calm = jnp.where(regular, jnp.where(settled(rules.stop, snapshot), calm + 1, 0), calm)
+            done = calm >= rules.stop.patience
+        broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
+        previous, recorded = jnp.where(regular, x, local.previous), jnp.where(regular, k, shared.recorded)
+        row = Row(k, _trim(rules, snapshot), executor.everyone(local.agents.sent), report)
+        local = Local(local.agents, previous, local.flags)
+        return local, Shared(k, recorded, calm, done & ~broken, broken), row
+
+    def estimates(self, executor, local: Local, shared: Shared) -> Float[Array, "n d"]:
+        return estimates(executor, self, local.agents)
+
+    def all_done(self, executor, local: Local):
+        """Only under the distributed rule."""
+        return jnp.all(executor.everyone(local.flags.done)) if isinstance(local.flags, Flags) else jnp.asarray(False)
+
+    def belongs_to_agents(self) -> "Peers":
+        """Data, slots, per-agent hyper-parameters."""
+        no = lambda tree: jax.tree.map(lambda _: False, tree)
+        yes = lambda tree: jax.tree.map(lambda _: True, tree)
+        per_agent = lambda leaf: isinstance(leaf, PerAgent)
+        algorithm = jax.tree.map(lambda leaf: yes(leaf) if per_agent(leaf) else False, self.algorithm, is_leaf=per_agent)
+        parts = lambda m: (m.problem.pieces, m.world, m.algorithm)
+        return eqx.tree_at(parts, no(self), (yes(self.problem.pieces), yes(self.world), algorithm))
+
+
+def reported(executor, rules: Rules, info) -> dict[str, Array]:
+    """The fields of `info` that the experiment reports.
+
+    Raises:
+        ValueError: the algorithm's info has no such field.
+    """
+    known = [field.name for field in dataclasses.fields(info)]
+    for name in rules.report:
+        if name not in known:
+            raise ValueError(f"solve: got report={name!r}, expected one of {', '.join(known)}, what agents learn in a round")
+    return {name: executor.everyone(getattr(info, name)) for name in rules.report}
+
+
+def _trim(rules: Rules, snapshot: Snapshot) -> Snapshot:
+    """Without `keep_agents` the history keeps no row per agent."""
+    if rules.keep_agents:
+        return snapshot
+    return eqx.tree_at(lambda s: (s.loss, s.disagreement), snapshot, (jnp.zeros(0), jnp.zeros(0)))
+
+
+def _keep(mask, kept, new):
+    return jax.tree.map(lambda a, b: jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b), kept, new)
