@@ -71,7 +71,8 @@ class Info(eqx.Module):
 class Facts(eqx.Module):
     """Public constants that an algorithm may use to choose what was left open (`resolve`), before round 0.
 
-    Deployed sites get them by max- and min-consensus. φ_i = n·w_i·f_i is the scaled local function of a peer.
+    Deployed sites get them by max- and min-consensus. φ_i = n·w_i·f_i is the scaled local function of a peer; for a client
+    of a server φ_i is f_i itself, and what concerns a network is left at its default.
 
     Attributes:
         smoothness: max_i L_i, Lipschitz constant of ∇φ_i; None where f is not smooth.
@@ -88,12 +89,12 @@ class Facts(eqx.Module):
     smoothness: float | None
     strong_convexity: float
     local_smoothness: np.ndarray | None
-    sigma: float
-    lambda_min: float | None
-    max_degree: int
-    min_degree: int
-    diameter: int
     n: int
+    sigma: float = 0.0
+    lambda_min: float | None = None
+    max_degree: int = 0
+    min_degree: int = 0
+    diameter: int = 0
     laplacian_2: float | None = None
     laplacian_max: float | None = None
     examples: int = 1
@@ -177,46 +178,3 @@ class PeerAlgorithm(eqx.Module, Generic[State]):
         The spectral radius over all modes is the predicted rate; None where the recursion is not of this form.
         """
         return None
-
-
-class ServerAlgorithm(eqx.Module, Generic[State]):
-    """One server, many clients: a round has two roles, the clients' `work` and the server's `update`.
-
-    Messages are changes: of the model against what was received, of a contribution against the client's last
-    accepted one; the server keeps the sums. A client's new state is provisional until the server's next contact
-    names the round as accepted.
-    """
-
-    combine: ClassVar[dict[str, Combine]]
-    phases: ClassVar[tuple[str, ...]] = ("round",)
-    needs: ClassVar[frozenset[str]] = frozenset()
-    claims: ClassVar[Claims]
-    exact_under: ClassVar[frozenset[str]] = frozenset()
-
-    @abc.abstractmethod
-    def resolve(self, facts: Facts) -> "ServerAlgorithm":
-        """Fill what was left None, once, before round 0."""
-
-    @abc.abstractmethod
-    def init_server(self, shared, x0) -> Any:
-        """State of the server before round 0."""
-
-    @abc.abstractmethod
-    def init_client(self, local, x0, context) -> Any:
-        """State of a client when it is first drawn (pure)."""
-
-    @abc.abstractmethod
-    def broadcast(self, server) -> Message:
-        """What the server sends to the cohort."""
-
-    @abc.abstractmethod
-    def work(self, local, client, received: Message, context) -> tuple[Any, Message, Info]:
-        """A client's provisional state and its message."""
-
-    @abc.abstractmethod
-    def update(self, shared, server, aggregate: Message, context) -> tuple[Any, Info]:
-        """The server's next state from the combined messages."""
-
-    @abc.abstractmethod
-    def estimate(self, server, client) -> Any:
-        """The answer: shared (`client=None`) or a client's own."""

@@ -34,7 +34,10 @@ class Push(Combine):
 
 
 class Sum(Combine):
-    """Σ_j m_j over the neighbours whose message arrived, unweighted, oneself excluded. Arrives as `Summed`."""
+    """Σ_j m_j over the neighbours whose message arrived, unweighted, oneself excluded. Arrives as `Summed`.
+
+    Server: Σ_i w_i m_i over the clients whose message arrived, for contributions that the server accumulates.
+    """
 
 
 class Neighbours(Combine):
@@ -49,7 +52,17 @@ class Edges(Combine):
 
 
 class Mean(Combine):
-    """Server: the weighted mean over the cohort of what clients sent."""
+    """Server: an estimate of Σ_i w_i m_i over the population, from those whose message arrived (weights sum to one)."""
+
+
+class Clients(Combine):
+    """Server: what each client sent, in a row of its own. Arrives as `Stack`: `[n, ...]`, zeros where nothing arrived."""
+
+
+class PerClient(eqx.Module):
+    """In a broadcast: `values [n, ...]`, of which each client receives its own entry alone."""
+
+    values: Any
 
 
 class Rows(Combine):

@@ -72,6 +72,18 @@ class EmpiricalRiskLocal(Local):
         each = jax.vmap(self.function, in_axes=(None, 0))
         return scaled(jax.grad(lambda x: jnp.mean(each(x, batch)))(x), self.scale)
 
+    def batch_value_and_grad(self, x: PyTree, indices: Int[Array, " batch"], real: Any = None) -> tuple[Any, PyTree]:
+        """n·w_i·(mean loss over the examples at `indices`) and its gradient; of those that are `real` where that is given."""
+        batch = jax.tree.map(lambda leaf: leaf[indices], self.data)
+
+        def mean(x):
+            each = jax.vmap(self.function, in_axes=(None, 0))(x, batch)
+            if real is None:
+                return jnp.mean(each)
+            return jnp.sum(jnp.where(real, each, 0)) / jnp.maximum(jnp.sum(real), 1).astype(each.dtype)
+
+        return scaled(jax.value_and_grad(mean)(x), self.scale)
+
     def stochastic_grad(self, x, key):
         """∇ over a drawn minibatch; the full ∇φ_i(x) when the problem has no `batch_size`."""
         return self.grad(x) if self.batch_size is None else self.batch_grad(x, self.draw(key))

@@ -37,6 +37,17 @@ class FoldedLocal(Local):
         """As `EmpiricalRiskLocal.example_grad`, of loss + r."""
         return self._plus_r(self.base.example_grad(x, index), x)
 
+    def batch_value_and_grad(self, x: PyTree, indices: Any, real: Any = None) -> tuple[Any, PyTree]:
+        """As `EmpiricalRiskLocal.batch_value_and_grad`, of loss + r."""
+        value, gradient = self.base.batch_value_and_grad(x, indices, real)
+        term = scaled(self.base.regularizer.value(x), self.scale)
+        return value + term.astype(value.dtype), self._plus_r(gradient, x)
+
+    @property
+    def count(self) -> Any:
+        """m_i where agents differ in it, else None."""
+        return self.base.count
+
     @property
     def examples(self) -> Any:
         """Number of own examples."""

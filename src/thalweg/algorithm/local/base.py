@@ -1,0 +1,56 @@
+"""The contract of local solvers."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int
+
+from thalweg.algorithm.base import Facts
+from thalweg.algorithm.trees import minus, norm
+
+Correction = Callable[[Any, Any], Any]
+
+
+class LocalRun(NamedTuple):
+    """What a local solver did.
+
+    Attributes:
+        x: where it ended, y_i.
+        steps: steps taken, τ_i.
+        length: Σ of the step sizes, K·η for a constant one.
+        loss: mean loss over the minibatches, each before its step.
+        gradient_norm: ‖g‖ of the first gradient.
+    """
+
+    x: Any
+    steps: Int[Array, ""]
+    length: Float[Array, ""]
+    loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+
+    def drift(self, x: Any) -> Float[Array, ""]:
+        """‖y_i − x‖."""
+        return norm(minus(self.x, x))
+
+
+def uncorrected(gradient: Any, y: Any) -> Any:
+    """The gradient as it is."""
+    return gradient
+
+
+class LocalSolver(eqx.Module):
+    """Moves a client's model downhill on its own data, from where the server left it."""
+
+    @abc.abstractmethod
+    def resolve(self, facts: Facts) -> "LocalSolver":
+        """Fill what was left None."""
+
+    @abc.abstractmethod
+    def open(self) -> bool:
+        """Whether something was left None, to be filled from the problem's constants."""
+
+    @abc.abstractmethod
+    def run(self, local, x: Any, context, correct: Correction = uncorrected) -> LocalRun:
+        """From `x`. `correct(g, y)` is used in place of every gradient g of f_i at y (proximal terms, control variates)."""
