@@ -1,6 +1,11 @@
 """Algorithms, each written once from one agent's point of view."""
 
-from .base import Claims, Context, Facts, Info, PeerAlgorithm, ServerAlgorithm
+from .base import Claims, Context, Facts, Info, PeerAlgorithm
+from .local import LocalSGD, LocalSolver
+from .server.base import ServerAlgorithm
 from .step import LocalStep, PerAgent
 
-__all__ = ["Claims", "Context", "Facts", "Info", "LocalStep", "PeerAlgorithm", "PerAgent", "ServerAlgorithm"]
+__all__ = [
+    "Claims", "Context", "Facts", "Info", "LocalSGD", "LocalSolver", "LocalStep", "PeerAlgorithm", "PerAgent",
+    "ServerAlgorithm",
+]  # fmt: skip

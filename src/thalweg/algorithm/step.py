@@ -57,6 +57,10 @@ def traced(algorithm: T, dtype) -> T:
     def leaf(field, value):
         if isinstance(value, PerAgent):
             return PerAgent(np.asarray(value.values, dtype))
+        if isinstance(value, eqx.Module):  # a local solver, a cohort's rule: hyper-parameters of their own
+            return traced(value, dtype)
+        if callable(value):
+            return value
         real = float in (field.type, *typing.get_args(field.type)) and value is not None
         return jnp.asarray(value, dtype) if real or isinstance(value, float | np.floating) else value
 

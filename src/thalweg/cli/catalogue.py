@@ -87,6 +87,6 @@ SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
     "algorithms": lambda: _exported("algorithm/peer", lambda node: isinstance(node, ast.ClassDef)),
     "losses": lambda: _functions("problem/losses.py"),
     "data": lambda: _exported("data", _returns_data),
-    "engines": lambda: _table("engine/solve.py", "ENGINES"),
+    "engines": lambda: _table("engine/setup.py", "ENGINES"),
 }
 """Section → (name → first line of its docstring)."""

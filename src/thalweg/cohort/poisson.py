@@ -41,13 +41,12 @@ class Poisson(Cohort):
 
     def draw(self, state, registry, key):
         n, slots = registry.n, self.slots(registry.n)
-        how_many, who = jax.random.split(key)
+        how_many, who, order = jax.random.split(key, 3)
         # Given their number, who takes part is uniform over subsets: O(slots) in place of n coins.
         count = jnp.minimum(jax.random.binomial(how_many, n, self.rate), slots).astype(jnp.int32)
-        members = distinct(who, n, slots)
+        members = jax.random.permutation(order, distinct(who, n, slots))
         valid = jnp.arange(slots) < count
-        # Sorted by id, empty slots last.
-        order = jnp.argsort(jnp.where(valid, members, n))
+        order = jnp.argsort(jnp.where(valid, members, n))  # sorted, empty slots last
         factor = jnp.full(slots, 1 / self.rate, registry.weights.dtype)
         return Draw(members[order], valid[order], factor)
 

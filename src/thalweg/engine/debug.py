@@ -13,11 +13,11 @@ from thalweg.algorithm.base import Info
 from thalweg.message.payload import pack
 
 from . import loop
-from .executor import Vectorised
+from .executor import Vectorised, square, weighted
 from .fence import isolate
 
 # What is done for the history alone: no role of the algorithm, and the driver looks at its results.
-MEASURING = ("estimate", "measure")
+MEASURING = ("estimate", "measure", "squares")
 
 
 class RoleFailure(ArithmeticError):
@@ -38,14 +38,15 @@ class OneByOne:
     """Every role compiled once, by itself, and called agent after agent.
 
     Attributes:
-        check: raise `RoleFailure` where finite inputs give a result that is not finite.
+        check: raise `RoleFailure` where finite inputs give a result that is not finite, and pack what is sent.
+        isolated: whether a role's bits may not depend on how it is compiled (see `fence`).
         wire: `[n]` bytes of payload that were really packed for one link, per exchange of messages.
     """
 
     axis = None
 
-    def __init__(self, check: bool):
-        self.check, self.wire, self._compiled = check, [], {}
+    def __init__(self, check: bool, isolated: bool = True):
+        self.check, self.isolated, self.wire, self._compiled = check, isolated, [], {}
 
     def role(self, name: str, function: Callable, *args: Any, axes: tuple) -> Any:
         pairs = list(zip(args, axes, strict=True))
@@ -60,12 +61,19 @@ class OneByOne:
             results.append(out)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
+    @property
+    def shapes(self) -> Vectorised:
+        """An executor that may be traced, to find shapes; nothing is checked in it."""
+        return Vectorised(jnp.asarray(0, jnp.uint32), False)
+
     def network_role(self, name: str, function: Callable, *args: Any) -> Any:
         return self._compile(name, function)(jnp.asarray(0, jnp.uint32), *args)
 
     def post(self, common: Any, each: Any) -> None:
         first = jax.tree.map(lambda leaf: leaf[:, 0], each)  # encodings have one size: any slot stands for all
         n = jax.tree.leaves((common, each))[0].shape[0]
+        if not self.check:
+            return
         self.wire.append([len(pack(jax.tree.map(lambda leaf, i=i: leaf[i], (common, first)))) for i in range(n)])
 
     @contextlib.contextmanager
@@ -81,6 +89,22 @@ class OneByOne:
     def everyone(self, tree: Any) -> Any:
         return tree
 
+    def share(self, tree: Any) -> Any:
+        return tree
+
+    def take(self, tree: Any, members) -> Any:
+        return jax.tree.map(lambda leaf: leaf[members], tree)
+
+    def put(self, tree: Any, members, rows: Any, keep) -> Any:
+        kept = np.flatnonzero(keep)
+        return jax.tree.map(lambda leaf, new: leaf.at[members[kept]].set(new[kept]), tree, rows)
+
+    def weighted(self, name: str, weights, tree: Any) -> Any:
+        return self.network_role(name, weighted, weights, tree)
+
+    def squares(self, tree: Any):
+        return self.role("squares", square, tree, axes=(0,))
+
     def total(self, name: str, leaf):
         return self.network_role(name, lambda all_: jnp.sum(all_, axis=0), leaf)
 
@@ -89,7 +113,8 @@ class OneByOne:
 
     def _compile(self, name, function):
         if name not in self._compiled:
-            self._compiled[name] = jax.jit(lambda zero, *args: isolate(function, zero)(*args))
+            run = lambda zero, *args: isolate(function, zero)(*args) if self.isolated else function(*args)
+            self._compiled[name] = jax.jit(run)
         return self._compiled[name]
 
 
@@ -105,18 +130,16 @@ class Debug(eqx.Module):
     deterministic: bool = True
     name = "debug"
 
-    def open(self) -> "Debugger":
+    def open(self) -> "ByHand":
         """A session: roles are compiled once in it."""
-        return Debugger(OneByOne(self.check), self.deterministic)
+        return ByHand(self.name, OneByOne(self.check), self.deterministic)
 
 
-class Debugger:
-    """One run under the debug engine. `executor.wire` has the bytes that were really packed."""
+class ByHand:
+    """One run, round by round from Python. `executor.wire` has the bytes that were really packed."""
 
-    name = "debug"
-
-    def __init__(self, executor: OneByOne, deterministic: bool):
-        self.executor, self.deterministic = executor, deterministic
+    def __init__(self, name: str, executor: OneByOne, deterministic: bool):
+        self.name, self.executor, self.deterministic = name, executor, deterministic
 
     def begin(self, e, rules):
         """(local, shared) before round 0."""
@@ -130,10 +153,13 @@ class Debugger:
         """`[n, d]` every agent's answer."""
         return e.estimates(self.executor, local, shared)
 
+    def shared_answer(self, e, shared):
+        """`[d]` the answer of a run with a server."""
+        return e.shared_answer(self.executor, shared)
+
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
-        shapes = Vectorised(jnp.asarray(0, jnp.uint32), self.deterministic)  # only to find shapes; nothing is checked
-        return loop.advance_by_hand(self.executor, e, rules, local, shared, until, shapes)
+        return loop.advance_by_hand(self.executor, e, rules, local, shared, until)
 
 
 def _finite(tree: Any) -> bool:

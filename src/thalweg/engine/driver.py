@@ -17,7 +17,6 @@ from thalweg.observe import History, Outcome
 from . import checkpoint
 from .debug import Debug, RoleFailure
 from .loop import Shared
-from .tabulate import Tabulator
 
 # A chunk is as long as it takes to be worth a look: progress is shown, and Ctrl-C heard, about this often.
 CHUNK_SECONDS = 0.25
@@ -57,7 +56,7 @@ def drive(
     show: Callable[[int, History], None],
     folder: Path | None,
     meta: dict[str, Any],
-    tabulate: Tabulator,
+    tabulate: Any,
     names: tuple[str, ...],
 ) -> tuple[Outcome, str]:
     """Run to `rounds`, to the stop rule, or to the end of somebody's patience. Returns (outcome, reason)."""
@@ -68,7 +67,7 @@ def drive(
     with _interrupts() as interrupted:
         while run.round < rounds and not bool(run.shared.done):
             if interrupted.is_set():
-                _save(run, folder, meta, tabulate.messages)
+                _save(run, folder, meta, tabulate)
                 return Outcome.INTERRUPTED, f"stopped by hand after round {run.round}"
             start, before = time.monotonic(), run.round
             try:
@@ -76,14 +75,14 @@ def drive(
                 local, shared, records = run.engine.advance(run.experiment, run.rules, run.local, run.shared, until)
             except RoleFailure as failure:
                 _stand_at(run, failure.round, tabulate)
-                _save(run, folder, meta, tabulate.messages)
+                _save(run, folder, meta, tabulate)
                 return Outcome.NOT_FINITE, f"{names[failure.agent]}, {failure.role}, in round {failure.round}: {failure}"
             jax.block_until_ready(local)
             elapsed = time.monotonic() - start
             if bool(shared.broken):
                 run.record(*tabulate(records, int(records.count) - 1))
                 outcome, reason = _find_break(run, int(shared.round), tabulate, names)
-                _save(run, folder, meta, tabulate.messages)
+                _save(run, folder, meta, tabulate)
                 return outcome, reason
             run.local, run.shared = local, shared
             run.record(*tabulate(records, int(records.count)))
@@ -91,9 +90,9 @@ def drive(
             length = _next_length(length, run.round - before, elapsed)
             show(run.round, run.history)
             if folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(run, folder, meta, tabulate.messages)
+                _save(run, folder, meta, tabulate)
                 saved = time.monotonic()
-    _save(run, folder, meta, tabulate.messages)
+    _save(run, folder, meta, tabulate)
     if bool(run.shared.done):
         return Outcome.CONVERGED, f"no more progress and in agreement at round {run.round}"
     return Outcome.ROUND_LIMIT, f"all {rounds} rounds done"
@@ -171,12 +170,12 @@ def _stage(run: Run, k: int) -> str:
     return ""
 
 
-def _save(run: Run, folder: Path | None, meta: dict[str, Any], messages: np.ndarray) -> None:
+def _save(run: Run, folder: Path | None, meta: dict[str, Any], tabulate: Any) -> None:
     if folder is None:
         return
     columns = {f"scalars/{name}": column for name, column in run.history.scalars.items()}
     columns |= {f"agents/{name}": column for name, column in run.history.agents.items()}
-    state = {"round": run.round, "messages": messages.tolist(), "seconds": run.seconds, "compile_seconds": run.compile_seconds}
+    state = {"round": run.round, "messages": tabulate.counters, "seconds": run.seconds, "compile_seconds": run.compile_seconds}
     checkpoint.save(folder, (run.local, run.shared), meta | state, columns)
 
 

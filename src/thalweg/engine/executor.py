@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
-from .fence import isolate
+from .fence import bits, isolate
 
 
 class Vectorised(eqx.Module):
@@ -29,6 +29,11 @@ class Vectorised(eqx.Module):
         mapped = jax.vmap(function, in_axes=axes)
         return isolate(mapped, self.zero)(*args) if self.deterministic else mapped(*args)
 
+    @property
+    def shapes(self) -> "Vectorised":
+        """An executor that may be traced, to find shapes."""
+        return self
+
     def network_role(self, name: str, function: Callable, *args: Any) -> Any:
         """`function` once, of the whole network (metrics)."""
         return isolate(function, self.zero)(*args) if self.deterministic else function(*args)
@@ -48,6 +53,64 @@ class Vectorised(eqx.Module):
             return self.network_role(name, lambda all_: jnp.sum(all_, axis=0), self.everyone(leaf))
         return jax.lax.psum(jnp.sum(leaf, axis=0), self.axis)
 
+    def share(self, tree: Any) -> Any:
+        """What all devices know → this device's share of the leading axis."""
+        if self.axis is None:
+            return tree
+        devices, here = jax.lax.axis_size(self.axis), jax.lax.axis_index(self.axis)
+        block = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, here * (leaf.shape[0] // devices), leaf.shape[0] // devices)
+        return jax.tree.map(block, tree)
+
+    def take(self, tree: Any, members: Array) -> Any:
+        """Rows of the agents' `tree [n, ...]`: those of this device's share of `members`, wherever they are."""
+        if self.axis is None:
+            return jax.tree.map(lambda leaf: leaf[members], tree)
+        return jax.tree.map(lambda leaf: self._fetched(leaf, members), tree)
+
+    def put(self, tree: Any, members: Array, rows: Any, keep: Array) -> Any:
+        """`tree [n, ...]` with this device's share of `rows` stored at those `members` that are to `keep` them."""
+        rows = self.everyone(rows)
+        size = jax.tree.leaves(tree)[0].shape[0] if jax.tree.leaves(tree) else 0
+        here = 0 if self.axis is None else jax.lax.axis_index(self.axis) * size
+        place = jnp.where(keep & (members >= here) & (members < here + size), members - here, size)
+        return jax.tree.map(lambda leaf, new: leaf.at[place].set(new, mode="drop"), tree, rows)
+
+    def weighted(self, name: str, weights: Array, tree: Any) -> Any:
+        """Σ_i weights_i·row_i over the cohort, of this device's share of the rows."""
+        if self.deterministic or self.axis is None:
+            return self.network_role(name, weighted, weights, self.everyone(tree))
+        return jax.lax.psum(weighted(self.share(weights), tree), self.axis)
+
+    def squares(self, tree: Any) -> Array:
+        """`[c]` ‖row_i‖² over the cohort, of this device's share of the rows."""
+        return self.everyone(self.role("squares", square, tree, axes=(0,)))
+
+    def _fetched(self, leaf: Array, members: Array) -> Array:
+        """As `take`, of one leaf: every device offers the rows it has, as integers, which add without rounding."""
+        size = leaf.shape[0]
+        place = members - jax.lax.axis_index(self.axis) * size
+        mine = (place >= 0) & (place < size)
+        rows = bits(leaf)[jnp.clip(place, 0, size - 1)]
+        rows = jnp.where(mine.reshape(-1, *(1,) * (rows.ndim - 1)), rows, jnp.zeros_like(rows))
+        total = jax.lax.psum_scatter(rows, self.axis, scatter_dimension=0, tiled=True)
+        if leaf.dtype == bool:
+            return total.astype(bool)
+        return total if total.dtype == leaf.dtype else jax.lax.bitcast_convert_type(total, leaf.dtype)
+
     def count(self, leaf: Array) -> int:
         """Number of agents in the network."""
         return leaf.shape[0] * (1 if self.axis is None else jax.lax.axis_size(self.axis))
+
+
+def weighted(weights: Array, tree: Any) -> Any:
+    """Σ_i weights_i·row_i, leaf by leaf."""
+
+    def total(leaf):
+        return jnp.sum(weights.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1)) * leaf, axis=0)
+
+    return jax.tree.map(total, tree)
+
+
+def square(tree: Any) -> Array:
+    """‖tree‖²."""
+    return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))

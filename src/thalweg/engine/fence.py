@@ -76,16 +76,24 @@ def _bind(jaxpr, equation, inputs) -> list[Any]:
     return jaxpr_as_fun(ClosedJaxpr(alone, []))(*(values[atom] for atom in variables))
 
 
+def bits(leaf):
+    """`leaf` as integers of its size."""
+    if leaf.dtype == bool:
+        return leaf.astype(jnp.uint8)
+    if jnp.issubdtype(leaf.dtype, jnp.integer):
+        return leaf
+    return jax.lax.bitcast_convert_type(leaf, _UNSIGNED[leaf.dtype.itemsize])
+
+
 def _cross(leaf, zero):
     """`leaf`, its bits combined with `zero` by exclusive-or."""
     leaf = jnp.asarray(leaf)
     if leaf.dtype == bool:
         return leaf ^ (zero != 0)
-    if jnp.issubdtype(leaf.dtype, jnp.integer):
-        return leaf ^ zero.astype(leaf.dtype)
-    unsigned = _UNSIGNED[leaf.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(leaf, unsigned) ^ zero.astype(unsigned)
-    return jax.lax.bitcast_convert_type(bits, leaf.dtype)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_cross(jax.random.key_data(leaf), zero))
+    crossed = bits(leaf) ^ zero.astype(bits(leaf).dtype)
+    return crossed if crossed.dtype == leaf.dtype else jax.lax.bitcast_convert_type(crossed, leaf.dtype)
 
 
 def _cross_each(leaf, zero):

@@ -30,6 +30,9 @@ class Role(enum.IntEnum):
     RECEIVE = 2
     ENCODE = 3
     RESTART = 4
+    DRAW = 5
+    DROP = 6
+    SERVER = 7
 
 
 def round_key(run: PRNGKeyArray, stream: Stream, k: Int[Array, ""] | int, phase: int = 0) -> PRNGKeyArray:

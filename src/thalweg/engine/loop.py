@@ -55,6 +55,11 @@ class Program(eqx.Module):
     `local` belongs to the agents (every leaf has the agent axis first), `shared` to the run.
     """
 
+    @property
+    @abc.abstractmethod
+    def n(self) -> int:
+        """Number of agents."""
+
     @abc.abstractmethod
     def begin(self, executor, rules: Rules) -> tuple[Any, Any]:
         """(local, shared) before round 0."""
@@ -117,14 +122,11 @@ def advance(executor, e: Program, rules: Rules, local, shared, until):
     return jax.lax.while_loop(more, segment, (local, shared, no_records(executor, e, rules, local, shared)))
 
 
-def advance_by_hand(executor, e: Program, rules: Rules, local, shared, until, shapes):
-    """The same from Python, round by round, for executors that are no part of a compiled program.
-
-    `shapes` is an executor that may be traced, to find the shapes of records.
-    """
-    records = jax.tree.map(jnp.asarray, no_records(shapes, e, rules, local, shared))
+def advance_by_hand(executor, e: Program, rules: Rules, local, shared, until):
+    """The same from Python, round by round, for executors that are no part of a compiled program."""
+    records = no_records(executor.shapes, e, rules, local, shared)
     k = int(shared.round)
-    report = no_report(shapes, e, rules, local, shared)
+    report = no_report(executor.shapes, e, rules, local, shared)
     while bool(unfinished(shared, records, until)):
         target = min(int(until), int(next_record(rules, k)))
         while k < target and not e.all_done(executor, local):

@@ -37,6 +37,10 @@ class Row(eqx.Module):
 class Peers(Experiment, Program):
     """Neighbours, no centre."""
 
+    @property
+    def n(self) -> int:
+        return self.world.ids.shape[0]
+
     def begin(self, executor, rules: Rules) -> tuple[Local, Shared]:
         agents = init_agents(executor, self, first_weather(self.key, self.setting, self.world))
         return self._around(executor, rules, agents, jnp.asarray(0, jnp.int32))

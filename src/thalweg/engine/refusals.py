@@ -35,6 +35,15 @@ def check_arguments(problem, algorithm, network, rounds, every, seed, stop, link
         raise ValueError(
             f"solve: the problem has {problem.n} agents and the network {network.n}; build the network with n={problem.n}"
         )
+    check_run(rounds, every, seed, stop)
+    if link is not None and not isinstance(link, Stage):
+        raise TypeError(f"solve: got {type(link).__name__} as link, expected a stage of tw.message, or None")
+    if isinstance(report, str):
+        raise TypeError(f"solve: report={report!r}, expected a tuple of names: report=({report!r},)")
+
+
+def check_run(rounds, every, seed, stop) -> None:
+    """How long, how often, from which seed, until when."""
     if not isinstance(rounds, int | np.integer) or rounds < 0:
         raise ValueError(f"solve: rounds={rounds!r}, expected a whole number ≥ 0")
     if every is not None and (not isinstance(every, int | np.integer) or every < 1):
@@ -43,10 +52,6 @@ def check_arguments(problem, algorithm, network, rounds, every, seed, stop, link
         raise TypeError(f"solve: seed={seed!r}, expected a whole number; random keys are derived from it")
     if stop is not None and not isinstance(stop, Stop):
         raise TypeError(f"solve: got {type(stop).__name__} as stop, expected tw.Stop(progress=…, agreement=…), or None")
-    if link is not None and not isinstance(link, Stage):
-        raise TypeError(f"solve: got {type(link).__name__} as link, expected a stage of tw.message, or None")
-    if isinstance(report, str):
-        raise TypeError(f"solve: report={report!r}, expected a tuple of names: report=({report!r},)")
 
 
 def check_network(algorithm: PeerAlgorithm, network: Network) -> None:

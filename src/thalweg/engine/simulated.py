@@ -1,6 +1,6 @@
 """The default engine: all agents stacked in one compiled program, on one device or sharded over several."""
 
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -20,10 +20,16 @@ class Simulated(eqx.Module):
     Attributes:
         deterministic: compile every role by itself, so that this engine, the sharded one and the debug one give the
             same bits (float64, CPU). Slower; without it they agree to rounding.
+        plan: of clients: "vmap", side by side, or "sequential", one after another; None leaves it to the engine (see `plans`).
     """
 
     deterministic: bool = False
+    plan: Literal["vmap", "sequential"] | None = None
     name = "simulated"
+
+    def __check_init__(self):
+        if self.plan not in (None, "vmap", "sequential"):
+            raise ValueError(f"Simulated(plan={self.plan!r}): expected 'vmap', 'sequential' or None")
 
     def open(self) -> "Simulated":
         """A session of this engine: itself."""
@@ -44,6 +50,10 @@ class Simulated(eqx.Module):
     def estimates(self, e, local, shared):
         """`[n, d]` every agent's answer."""
         return _estimates(_executor(self.deterministic), e, local, shared)
+
+    def shared_answer(self, e, shared):
+        """`[d]` the answer of a run with a server."""
+        return _shared_answer(_executor(self.deterministic), e, shared)
 
 
 class Sharded(eqx.Module):
@@ -80,8 +90,12 @@ class Sharded(eqx.Module):
         """`[n, d]` every agent's answer, the same on every device."""
         return self._run(_gathered, e, None, (local,), (shared,))[1]
 
+    def shared_answer(self, e, shared):
+        """`[d]` the answer of a run with a server."""
+        return _shared_answer(_executor(self.deterministic), e, shared)
+
     def _run(self, function, e, rules, split, common):
-        mesh = _mesh(self.devices, e.world.ids.shape[0])
+        mesh = _mesh(self.devices, e.n)
         return _sharded(function, mesh, _executor(self.deterministic, AXIS), e, rules, split, common)
 
 
@@ -107,6 +121,11 @@ def _advance(executor, e, rules, local, shared, until):
 @eqx.filter_jit
 def _estimates(executor, e, local, shared):
     return e.estimates(executor, local, shared)
+
+
+@eqx.filter_jit
+def _shared_answer(executor, e, shared):
+    return e.shared_answer(executor, shared)
 
 
 def _begins(executor, e, rules):

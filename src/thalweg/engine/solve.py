@@ -1,7 +1,6 @@
 """`solve`: one verb for every problem, algorithm, network, pipeline, engine and stop rule."""
 
 import dataclasses
-import hashlib
 import platform
 import time
 import warnings
@@ -9,27 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from thalweg._version import __version__
 from thalweg.algorithm.base import PeerAlgorithm
+from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.algorithm.step import localise, traced
 from thalweg.message.payload import HEADER_BYTES, payload_bytes
 from thalweg.message.stage import Identity, Stage
+from thalweg.fleet import Fleet
 from thalweg.network import Network
 from thalweg.observe import History, Ledger, Result, describe
 from thalweg.problem import Problem
 
-from . import checkpoint as checkpoints
-from . import refusals
+from . import refusals, setup
 from .combining import weight_kinds
 from .debug import Debug
 from .driver import Run, drive
 from .facts import gather_facts
+from .federate import federate
 from .loop import Rules
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
@@ -39,26 +38,27 @@ from .stop import Stop
 from .tabulate import Tabulator
 from .world import make_setting, make_world
 
-ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded}
 # Above this many values per record the history keeps no row per agent.
 AGENT_ROWS = 2000
 _DRAWN_FACTS = (
     "sigma", "rate", "spectral_gap", "diameter", "max_degree", "min_degree", "connected", "doubly_stochastic",
 )  # fmt: skip
-# A run whose estimates are this many times larger than at the start has diverged.
-DIVERGENCE = 1e12
 
 
 def solve(
     problem: Problem,
-    algorithm: PeerAlgorithm,
-    network: Network,
+    algorithm: PeerAlgorithm | ServerAlgorithm,
+    network: Network | None = None,
     *,
     rounds: int = 1000,
     stop: Stop | None = None,
     seed: int = 0,
     every: int | None = None,
     link: Stage | None = None,
+    uplink: Stage | None = None,
+    downlink: Stage | None = None,
+    fleet: Fleet | None = None,
+    evaluate: dict[str, tuple] | None = None,
     engine: str | Simulated | Sharded | Debug = "simulated",
     deterministic: bool | None = None,
     report: tuple[str, ...] = (),
@@ -75,12 +75,16 @@ def solve(
     Args:
         problem: what is minimised; agent i alone holds piece i.
         algorithm: how agents coordinate; a step size left None is chosen from theory, and the result says which.
-        network: who talks to whom, when, and what fails.
+        network: of peers: who talks to whom, when, and what fails. A server's algorithm has none.
         rounds: at most this many rounds.
         stop: when to stop earlier; None runs all rounds.
         seed: of everything random in the run (schedule, failures, stochastic gradients).
         every: record (and check the stop rule) every so many rounds; None chooses about 200 records.
-        link: what is done to messages on the wire (`tw.message.chain(...)`); None sends them as they are.
+        link: of peers: what is done to messages on the wire (`tw.message.chain(...)`); None sends them as they are.
+        uplink, downlink: of a server: the same, to the server and from it.
+        fleet: of a server: its clients' devices (`tw.Fleet`), which give the run a simulated clock; None: all answer at once.
+        evaluate: of a server: name → (metric, examples): the mean of `metric(x, example)` over one pool `[m, ...]` at the shared
+            answer, or, with a list of one entry per client, of every client's own answer on its own examples.
         engine: "simulated", "sharded" or "debug", or an engine object.
         deterministic: the same bits on every engine (float64, CPU); overrides the engine's own setting.
         report: fields of the agents' `Info` to keep in the history, for example ("gradient_norm",).
@@ -98,18 +102,34 @@ def solve(
     Raises:
         TypeError, ValueError: an impossible combination, before anything runs.
     """
+    if isinstance(algorithm, ServerAlgorithm):
+        if network is not None or link is not None or report:
+            raise TypeError(
+                f"solve: {type(algorithm).__name__} has a server, got network=, link= or report=, which peers have; expected "
+                "solve(problem, algorithm, uplink=…, downlink=…, fleet=…, evaluate=…)"
+            )
+        return federate(
+            problem, algorithm, rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, fleet=fleet,
+            evaluate=evaluate, engine=engine, deterministic=deterministic, reference=reference, ids=ids, start=start,
+            checkpoint=checkpoint, resume=resume, progress=progress, keep_agents=keep_agents,
+        )  # fmt: skip
+    if uplink is not None or downlink is not None or fleet is not None or evaluate is not None:
+        raise TypeError(
+            "solve: got uplink=, downlink=, fleet= or evaluate=, which algorithms with a server have; peers have link= and "
+            "network.with_failures(…)"
+        )
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     refusals.check_steps(algorithm, problem.n)
     refusals.check_network(algorithm, network)
     asked, problem = problem, refusals.check_problem(algorithm, problem)
-    engine = _engine(engine, deterministic).open()
+    engine = setup.chosen_engine(engine, deterministic).open()
     facts = gather_facts(problem, algorithm, network)
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)
     said = refusals.step_warnings(algorithm, facts, network)
     stop = _stop(stop, network, problem)
-    ids = np.arange(problem.n) if ids is None else _ids(ids, problem.n)
+    ids = setup.checked_ids(ids, problem.n)
     experiment = Peers(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
@@ -121,9 +141,9 @@ def solve(
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     rounds, seed = int(rounds), int(seed)
     every = int(every or max(1, rounds // 200))
-    target = _target(reference, problem)
+    target = setup.target_row(reference, problem)
     rules = Rules(
-        stop=_traced_stop(stop, problem.dtype),
+        stop=setup.traced_stop(stop, problem.dtype),
         every=jnp.asarray(every, jnp.int32),
         reference=target,
         limit=jnp.asarray(jnp.inf, problem.dtype),
@@ -132,11 +152,11 @@ def solve(
     )
     identity = {
         "problem": problem.fingerprint(),
-        "algorithm": f"{describe(algorithm)} {_digest(algorithm)}",
-        "network": f"{network!r} {_digest((experiment.world, experiment.setting))}",
+        "algorithm": f"{describe(algorithm)} {setup.digest_of(algorithm)}",
+        "network": f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
         "seed": seed,
         "columns": f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
-        "link": f"{experiment.link!r} {_digest(experiment.link)}",
+        "link": f"{experiment.link!r} {setup.digest_of(experiment.link)}",
         "deterministic": engine.deterministic,
     }
     began = time.monotonic()
@@ -144,17 +164,17 @@ def solve(
     if start is not None:
         local, shared = engine.enter(experiment, rules, _records(start, local.agents), 0)
     compile_seconds = time.monotonic() - began
-    rules = dataclasses.replace(rules, limit=_limit(local.previous))
+    rules = dataclasses.replace(rules, limit=setup.size_limit(local.previous))
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values()))
-    optimum = None if reference is None else float(asked.objective(_unravel(problem)(target)))
+    optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
     tabulate = Tabulator(problem.n * problem.weights, message_bytes, optimum, reference is not None, keep)
-    tabulate.resume(np.zeros(problem.n), np.asarray(local.agents.sent))
+    tabulate.resume(np.zeros(problem.n), local)
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
     folder = None if checkpoint is None else Path(checkpoint)
     if folder is not None:
-        _open_folder(run, folder, identity, resume, tabulate)
+        setup.open_folder(run, folder, identity, resume, tabulate)
     elif resume:
         raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
     for text in said:
@@ -163,7 +183,7 @@ def solve(
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
         outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
-    unravel = _unravel(problem)
+    unravel = setup.unraveller(problem)
     estimates = run.engine.estimates(experiment, run.local, run.shared)
     return Result(
         x=unravel(estimates.mean(0)),
@@ -190,35 +210,6 @@ def solve(
     )
 
 
-def _digest(tree: Any) -> str:
-    """Of every number in `tree`, so that what prints alike but differs is told apart."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        digest.update(np.ascontiguousarray(leaf).tobytes() if eqx.is_array_like(leaf) else repr(leaf).encode())
-    return digest.hexdigest()[:16]
-
-
-def _engine(engine, deterministic: bool | None):
-    if isinstance(engine, str):
-        if engine not in ENGINES:
-            raise ValueError(
-                f"solve: got engine={engine!r}, expected one of {', '.join(ENGINES)}{refusals.nearest(engine, ENGINES)}"
-            )
-        engine = ENGINES[engine]()
-    if not isinstance(engine, Simulated | Sharded | Debug):
-        raise TypeError(f"solve: got {type(engine).__name__} as engine, expected one of {', '.join(ENGINES)}")
-    return engine if deterministic is None else dataclasses.replace(engine, deterministic=deterministic)
-
-
-def _ids(ids, n: int) -> np.ndarray:
-    ids = np.asarray(ids)
-    if ids.shape != (n,) or len(np.unique(ids)) != n or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"solve: got ids of shape {ids.shape} and dtype {ids.dtype}, expected {n} different integers")
-    if ids.min() < 0 or ids.max() > np.iinfo(np.int32).max:
-        raise ValueError(f"solve: got ids from {ids.min()} to {ids.max()}, expected whole numbers from 0 to 2³¹ − 1")
-    return ids
-
-
 def _stop(stop: Stop | None, network: Network, problem: Problem) -> Stop | None:
     """The stop rule with its diameter filled in."""
     if stop is None:
@@ -239,38 +230,6 @@ def _stop(stop: Stop | None, network: Network, problem: Problem) -> Stop | None:
     return dataclasses.replace(stop, diameter=max(1, diameter))
 
 
-def _traced_stop(stop: Stop | None, dtype) -> Stop | None:
-    """Tolerances and diameter as arrays: another value compiles nothing."""
-    if stop is None:
-        return None
-    return dataclasses.replace(
-        stop,
-        progress=jnp.asarray(stop.progress, dtype),
-        agreement=jnp.asarray(stop.agreement, dtype),
-        diameter=None if stop.diameter is None else jnp.asarray(stop.diameter, jnp.int32),
-    )
-
-
-def _limit(first) -> jax.Array:
-    """Beyond this root mean square the estimates have diverged; `first [n, d]` are those before round 0."""
-    return jnp.asarray(DIVERGENCE * (1 + np.sqrt(np.mean(np.sum(np.square(first, dtype=np.float64), axis=1)))), first.dtype)
-
-
-def _unravel(problem: Problem):
-    return ravel_pytree(problem.x0)[1]
-
-
-def _target(reference: Any, problem: Problem):
-    """x* as a row; NaN when there is none."""
-    flat = ravel_pytree(problem.x0)[0]
-    if reference is None:
-        return jnp.full(flat.shape, jnp.nan, flat.dtype)
-    x = getattr(reference, "x", reference)
-    if jax.tree.structure(x) != jax.tree.structure(problem.x0):
-        raise TypeError("solve: the reference has another structure than x0; pass tw.reference(problem) or an x")
-    return ravel_pytree(jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0))[0]
-
-
 def _records(start: Result, like):
     """The records of an earlier run, of this algorithm and as many agents."""
     if not isinstance(start, Result):
@@ -281,23 +240,6 @@ def _records(start: Result, like):
     if not same:
         raise ValueError("solve(start=…): the earlier run had another algorithm, network size or shape of x")
     return start.records
-
-
-def _open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Tabulator) -> None:
-    """Continue the run that `folder` holds, or make sure that it holds none."""
-    if not resume:
-        if (folder / checkpoints.META).exists():
-            k = checkpoints.read_meta(folder)["round"]
-            raise ValueError(
-                f"{folder} already holds a run at round {k}: pass resume=True to continue it, or choose another folder"
-            )
-        return
-    (run.local, run.shared), meta, columns = checkpoints.load(folder, (run.local, run.shared), identity)
-    pick = lambda kind: {name[len(kind) :]: c for name, c in columns.items() if name.startswith(kind)}
-    run.history = History(pick("scalars/"), pick("agents/"))
-    run.seconds, run.compile_seconds = meta["seconds"], meta["compile_seconds"]
-    run.rules = dataclasses.replace(run.rules, every=jnp.asarray(meta["every"], jnp.int32))
-    tabulate.resume(np.asarray(meta["messages"]), np.asarray(run.local.agents.sent))
 
 
 def _report_bytes(history: History, report: tuple[str, ...]) -> int:

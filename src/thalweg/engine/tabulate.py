@@ -1,5 +1,6 @@
 """From the device's records to the columns of a history."""
 
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,9 +26,14 @@ class Tabulator:
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._messages, self._counter = None, None
 
-    def resume(self, messages: np.ndarray, counter: np.ndarray) -> None:
-        """Go on counting from `messages` sent so far, at the device's 32-bit `counter`."""
-        self._messages, self._counter = np.asarray(messages, np.int64), np.asarray(counter, np.uint32)
+    def resume(self, messages: Any, local: Any) -> None:
+        """Go on counting from `messages` sent so far, at the device's 32-bit counter."""
+        self._messages, self._counter = np.asarray(messages, np.int64), np.asarray(local.agents.sent, np.uint32)
+
+    @property
+    def counters(self) -> list[int]:
+        """What `resume` wants."""
+        return self._messages.tolist()
 
     @property
     def messages(self) -> np.ndarray:
@@ -36,7 +42,7 @@ class Tabulator:
 
     def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
         """(scalars `[count]`, per agent `[count, n]`)."""
-        records = jax.tree.map(lambda leaf: _host(leaf)[:count], records.rows)
+        records = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
         snapshot = records.snapshot
         # The device counts modulo 2³²; differences between records are right whatever the total.
         counters = np.concatenate([self._counter[None], records.sent])
@@ -67,7 +73,7 @@ class Tabulator:
         return scalars, agents
 
 
-def _host(leaf) -> np.ndarray:
+def host(leaf) -> np.ndarray:
     """On the host; floats that NumPy does not know by itself (bfloat16) as float32, for files and data frames."""
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype.kind == "V" else array

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from thalweg.algorithm import PeerAlgorithm, peer
 from thalweg.engine import Stop, solve
-from thalweg.engine.solve import ENGINES
+from thalweg.engine.setup import ENGINES
 from thalweg.observe import History, Result
 from thalweg.problem import Problem, Reference, reference
 

@@ -16,6 +16,7 @@ class Ledger:
         report_bytes: what the agents reported to the experiment (`report=`), all together.
         seconds: wall-clock time of the rounds, compilation apart.
         compile_seconds: time of the first call, which compiles.
+        received, received_bytes: of a server's clients: messages received `[n]`, and the payload of one; else None and 0.
     """
 
     messages: np.ndarray
@@ -24,6 +25,8 @@ class Ledger:
     report_bytes: int
     seconds: float
     compile_seconds: float
+    received: np.ndarray | None = None
+    received_bytes: int = 0
 
     @property
     def bytes(self) -> np.ndarray:

@@ -1,0 +1,216 @@
+"""Setting up a run under a server, and what comes of it."""
+
+import dataclasses
+import platform
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg._version import __version__
+from thalweg.algorithm.base import Facts
+from thalweg.algorithm.server.base import Shared as PublicPart
+from thalweg.algorithm.step import traced
+from thalweg.cohort import Cohort, Everyone, Registry, Uniform
+from thalweg.message.payload import HEADER_BYTES
+from thalweg.message.stage import Identity
+from thalweg.observe import History, Ledger, Result, describe
+from thalweg.problem import Problem
+
+from . import refusals_server as refusals
+from . import setup
+from .driver import Run, drive
+from .loop import Rules
+from .plans import planned
+from .progress import watch
+from .server import Server
+from .server_metrics import Evaluation
+from .server_tabulate import ServerTabulator
+
+# Above this many clients the history keeps no row per client, and records measure no gradients.
+CLIENT_ROWS = 2000
+# Constants of a larger model are not estimated behind the user's back.
+ESTIMATED_VARIABLES = 20_000
+
+
+def federate(
+    problem, algorithm, *, rounds, stop, seed, every, uplink, downlink, fleet, evaluate, engine, deterministic, reference, ids,
+    start, checkpoint, resume, progress, keep_agents,
+) -> Result:  # fmt: skip
+    """`solve` with a server; arguments as there."""
+    refusals.check_arguments(problem, algorithm, rounds, every, seed, stop, uplink, downlink, fleet, evaluate)
+    asked, problem = problem, refusals.check_problem(algorithm, problem)
+    cohort = refusals.cohort_of(algorithm, problem.n)
+    algorithm = algorithm.resolve(_facts(problem, algorithm))
+    ids = setup.checked_ids(ids, problem.n)
+    clients = unscaled(problem)
+    evaluations = {name: _evaluation(name, *pair, problem) for name, pair in (evaluate or {}).items()}
+    keep = problem.n <= CLIENT_ROWS if keep_agents is None else keep_agents
+    weights = jnp.asarray(problem.weights, problem.dtype)
+    engine = setup.chosen_engine(engine, deterministic)
+    program = Server(
+        problem=clients,
+        algorithm=traced(algorithm, problem.dtype),
+        cohort=cohort,
+        registry=Registry(weights, jnp.ones_like(weights)),
+        public=PublicPart(problem.regularizer, problem.n),
+        uplink=Identity() if uplink is None else uplink,
+        downlink=Identity() if downlink is None else downlink,
+        fleet=fleet,
+        ids=jnp.asarray(ids, jnp.int32),
+        key=jax.random.key_data(jax.random.key(seed)),
+        slots=cohort.slots(problem.n),
+        evaluations=evaluations,
+        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES,
+    )
+    engine, program, plan = planned(engine, program)
+    said = refusals.server_warnings(algorithm, cohort, fleet)
+    rounds, seed = int(rounds), int(seed)
+    every = int(every or max(1, rounds // 200))
+    target = setup.target_row(reference, problem)
+    rules = Rules(
+        stop=setup.traced_stop(stop, problem.dtype),
+        every=jnp.asarray(every, jnp.int32),
+        reference=target,
+        limit=jnp.asarray(jnp.inf, problem.dtype),
+        keep_agents=keep,
+    )
+    identity = {
+        "problem": problem.fingerprint(),
+        "algorithm": f"{describe(algorithm)} {setup.digest_of(algorithm)}",
+        "cohort": repr(cohort),
+        "fleet": f"{'none' if fleet is None else setup.digest_of(fleet)}",
+        "seed": seed,
+        "columns": f"reference: {reference is not None}, agents: {keep}, evaluate: {', '.join(evaluations) or 'none'}",
+        "link": f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
+        "deterministic": engine.deterministic,
+    }
+    began = time.monotonic()
+    local, shared = engine.begin(program, rules)
+    if start is not None:
+        local, shared = engine.enter(program, rules, _carried(start, local, shared), 0)
+    compile_seconds = time.monotonic() - began
+    rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
+    sizes = program.bytes(local, shared)
+    optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
+    tabulate = ServerTabulator(sizes, problem.weights, optimum, reference is not None, keep)
+    tabulate.resume(None, local)
+    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    folder = None if checkpoint is None else Path(checkpoint)
+    if folder is not None:
+        setup.open_folder(run, folder, identity, resume, tabulate)
+    elif resume:
+        raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
+    for text in said:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    names = problem.names or tuple(f"client {i}" for i in range(problem.n))
+    meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
+    with watch(progress, rounds) as show:
+        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
+    unravel = setup.unraveller(problem)
+    own = None
+    if "personal" in algorithm.handles:
+        own = jax.vmap(unravel)(run.engine.estimates(program, run.local, run.shared))
+    sent, received = tabulate.traffic
+    return Result(
+        x=unravel(_answer(run)),
+        agents=own,
+        outcome=outcome,
+        reason=reason,
+        rounds=run.round,
+        history=run.history,
+        ledger=Ledger(
+            messages=sent,
+            message_bytes=sizes["up"],
+            header_bytes=HEADER_BYTES * len(algorithm.phases),
+            report_bytes=0,
+            seconds=run.seconds,
+            compile_seconds=run.compile_seconds,
+            received=received,
+            received_bytes=sizes["down"],
+        ),
+        algorithm=algorithm,
+        names=tuple(names),
+        graph={"edges": np.zeros((0, 2), int), "positions": None, "directed": False, "facts": {}},
+        config=_config(asked, algorithm, cohort, fleet, engine, plan, seed, stop, rounds),
+        reference=reference,
+        warnings=tuple(said),
+        records=(run.local.records, run.shared.central),
+    )
+
+
+def unscaled(problem: Problem) -> Problem:
+    """The same problem whose locals are f_i: a client's weight is applied by `combine`, once."""
+    ones = jax.tree.map(jnp.ones_like, problem.pieces.scale)
+    return problem.with_pieces(eqx.tree_at(lambda piece: piece.scale, problem.pieces, ones))
+
+
+def _facts(problem: Problem, algorithm) -> Facts:
+    """L_i and μ_i of the f_i, where something was left open that needs them."""
+    needed = algorithm.needs & {"smooth", "strongly_convex"} or refusals.is_open(algorithm)
+    if not needed:
+        return Facts(smoothness=None, strong_convexity=0.0, local_smoothness=None, n=problem.n)
+    refusals.check_constants(algorithm, problem, ESTIMATED_VARIABLES)
+    scale = np.where(problem.weights > 0, problem.n * problem.weights, np.inf)
+    smoothness, strong = problem.smoothness / scale, problem.strong_convexity / scale
+    strong = float(strong[problem.weights > 0].min())
+    return Facts(float(smoothness.max()), strong, smoothness, problem.n, source=problem.constants.source)
+
+
+def _evaluation(name: str, metric, examples, problem: Problem) -> Evaluation:
+    """A metric with its examples on the device; padded where they lie with the clients."""
+    from thalweg.problem.empirical_risk import pad_agents
+
+    dtype = problem.dtype
+    place = lambda tree: jax.tree.map(
+        lambda a: jnp.asarray(a, dtype if np.issubdtype(np.asarray(a).dtype, np.floating) else None), tree
+    )
+    if isinstance(examples, list):
+        if len(examples) != problem.n:
+            raise ValueError(
+                f"solve evaluate {name!r}: got examples of {len(examples)} clients, expected {problem.n}; pass one pytree of "
+                "arrays to evaluate the shared answer on a pool"
+            )
+        padded, counts = pad_agents(examples, problem.names)
+        return Evaluation(metric, place(padded), jnp.asarray(counts, jnp.int32))
+    return Evaluation(metric, place(examples), None)
+
+
+def _answer(run: Run):
+    """The shared answer, as a row."""
+    return run.engine.shared_answer(run.experiment, run.shared)
+
+
+def _carried(start: Result, local, shared):
+    """The records of an earlier run of the same algorithm and clients."""
+    if not isinstance(start, Result):
+        raise TypeError(f"solve: got {type(start).__name__} as start, expected a Result")
+    like = (local.records, shared.central)
+    same = jax.tree.structure(start.records) == jax.tree.structure(like) and all(
+        np.shape(a) == np.shape(b) for a, b in zip(jax.tree.leaves(start.records), jax.tree.leaves(like), strict=True)
+    )
+    if not same:
+        raise ValueError("solve(start=…): the earlier run had another algorithm, number of clients or shape of x")
+    return start.records
+
+
+def _config(problem, algorithm, cohort: Cohort, fleet, engine, plan, seed, stop, rounds) -> dict[str, Any]:
+    versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    who = {Everyone: "everybody", Uniform: f"{cohort.slots(problem.n)} drawn uniformly"}.get(type(cohort), describe(cohort))
+    return {
+        "problem": f"{type(problem).__name__}: {problem.n} clients, {problem.size} variables, {problem.dtype}",
+        "algorithm": describe(algorithm),
+        "network": f"one server, {problem.n} clients, {who} in each round",
+        "fleet": "none" if fleet is None else repr(fleet),
+        "engine": f"{engine.name}, {plan}{', deterministic' if engine.deterministic else ''}",
+        "stop": "none" if stop is None else describe(stop),
+        "rounds": rounds,
+        "seed": seed,
+        "machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)",
+        "versions": versions,
+    }

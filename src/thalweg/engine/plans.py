@@ -1,0 +1,51 @@
+"""Where the clients of a cohort are computed: side by side, or one after another.
+
+XLA's CPU backend runs the backward pass of convolutions inside a loop many times slower than outside; there clients work one
+after another, in one jitted call each, with their local steps unrolled. All else runs side by side (`vmap`) inside one
+compiled loop over rounds.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from .debug import ByHand, OneByOne
+from .server import Server
+from .simulated import Sharded, Simulated
+
+PLANS = {"vmap": "clients side by side", "sequential": "clients one after another, local steps unrolled"}
+
+
+def planned(engine: Any, program: Server) -> tuple[Any, Server, str]:
+    """(engine to run on, program as it suits it, the plan in words)."""
+    if isinstance(engine, Sharded):
+        devices = len(jax.devices()) if engine.devices is None else engine.devices
+        slots = -(-program.slots // devices) * devices
+        return engine, dataclasses.replace(program, slots=slots), f"{PLANS['vmap']}, on {devices} device(s)"
+    if not isinstance(engine, Simulated):
+        return engine.open(), program, "role by role"
+    plan = engine.plan or ("sequential" if jax.default_backend() == "cpu" and _convolves(program) else "vmap")
+    if plan == "vmap":
+        return engine, program, PLANS[plan]
+    executor = OneByOne(check=False, isolated=engine.deterministic)
+    return ByHand("simulated", executor, engine.deterministic), dataclasses.replace(program, unroll=True), PLANS[plan]
+
+
+def _convolves(program: Server) -> bool:
+    """Whether the loss has a convolution in it."""
+    first = jax.tree.map(lambda leaf: leaf[0], program.problem.pieces)
+    jaxpr = jax.make_jaxpr(lambda piece, x: program.problem.local(piece).loss(x))(first, program.problem.x0)
+    return "conv_general_dilated" in _primitives(jaxpr.jaxpr)
+
+
+def _primitives(jaxpr) -> set[str]:
+    found = set()
+    for equation in jaxpr.eqns:
+        found.add(equation.primitive.name)
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    found |= _primitives(inner)
+    return found

@@ -1,0 +1,182 @@
+"""The program of a server and its clients: rounds, records, stop rule.
+
+Axes: `n` registered clients, `d` variables, `c` slots of the cohort.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt32
+
+from .keys import Role
+from .loop import Program, Rules, Shared
+from .server_metrics import Evaluation, ServerSnapshot, answer, evaluate, measure, own_answers
+from .server_round import Central, Federation, Vitals, as_clients, client_context, message_specs, server_round, wire_bytes
+from .stop import settled
+
+
+class Clients(eqx.Module):
+    """What belongs to the clients; every leaf has the client axis first.
+
+    Attributes:
+        records: (algorithm state, uplink pipeline's state of each phase), as committed.
+        sent, received: `[n]` messages so far, one per round that a client took part in; lost uplinks included.
+    """
+
+    records: Any
+    sent: UInt32[Array, " n"]
+    received: UInt32[Array, " n"]
+
+
+class Run(Shared):
+    """What the run knows of itself, and the server's own.
+
+    `clock` is simulated seconds on the fleet, `previous` the shared answer at the last record.
+    """
+
+    central: Central
+    clock: Float[Array, ""]
+    previous: Float[Array, " d"]
+    vitals: Vitals
+
+
+class ServerRow(eqx.Module):
+    """One record."""
+
+    round: Int[Array, ""]
+    clock: Float[Array, ""]
+    snapshot: ServerSnapshot
+    evaluated: dict[str, Array]
+    vitals: Vitals
+    sent: UInt32[Array, "..."]
+    received: UInt32[Array, "..."]
+
+
+class Server(Federation, Program):
+    """One server, many clients.
+
+    `evaluations` are the metrics of the user's; `gradients`: whether records measure gradients of all clients.
+    """
+
+    evaluations: dict[str, Evaluation] = eqx.field(default_factory=dict)
+    gradients: bool = eqx.field(static=True, default=True)
+
+    @property
+    def n(self) -> int:
+        return self.ids.shape[0]
+
+    def begin(self, executor, rules: Rules) -> tuple[Clients, Run]:
+        context = client_context(self, self.ids, 0, 0, self.algorithm.phases[0], role=Role.INIT)
+        context = executor.share(context)
+        init = lambda a, local, c, x0: a.init_client(local, x0, c)
+        states = as_clients(executor, self, "init", init, self.problem.pieces, context, common=self.problem.x0)
+        shared, static = eqx.partition((self.algorithm, self.public), eqx.is_array)
+
+        def init_server(shared, x0):
+            algorithm, public = eqx.combine(shared, static)
+            return algorithm.init_server(public, x0)
+
+        server = executor.network_role("init server", init_server, shared, self.problem.x0)
+        memory = executor.network_role("init cohort", self.cohort.init, self.registry)
+        uplink, downlink = self._pipelines(states, server)
+        central = Central(server, downlink, memory)
+        return self._around(executor, rules, (states, uplink), central, 0)
+
+    def enter(self, executor, rules: Rules, agents, k) -> tuple[Clients, Run]:
+        records, central = agents
+        return self._around(executor, rules, records, central, k)
+
+    def _around(self, executor, rules: Rules, records, central: Central, k) -> tuple[Clients, Run]:
+        k, zero, no = jnp.asarray(k, jnp.int32), jnp.asarray(0, jnp.int32), jnp.asarray(False)
+        nothing = jnp.zeros(self._mine(records), jnp.uint32)
+        clients = Clients(records, nothing, nothing)
+        x = answer(executor, self, central.state)
+        clock = jnp.zeros((), jnp.float32)
+        vitals = jax.eval_shape(lambda: server_round(executor.shapes, self, records, central, clock, k)[2])
+        vitals = jax.tree.map(_blank, vitals)
+        return clients, Run(k, k, zero, no, no, central=central, clock=clock, previous=x, vitals=vitals)
+
+    def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
+        rows, central, vitals, drawn, contacted = server_round(executor, self, local.records, shared.central, shared.clock, k)
+        records = executor.put(local.records, drawn.members, rows, drawn.valid)
+        once = executor.share(jnp.ones(drawn.members.shape, jnp.uint32))
+        count = lambda total: executor.put(total, drawn.members, executor.take(total, drawn.members) + once, contacted)
+        clients = Clients(records, count(local.sent), count(local.received))
+        shared = eqx.tree_at(
+            lambda s: (s.central, s.clock, s.vitals), shared, (central, shared.clock + vitals.seconds, vitals)
+        )
+        return clients, shared, ()
+
+    def record(self, executor, rules: Rules, local: Clients, shared: Run, report) -> tuple[Clients, Run, ServerRow]:
+        k = shared.round
+        regular = k % rules.every == 0
+        x = answer(executor, self, shared.central.state)
+        snapshot = measure(
+            executor, self, local.records, shared.central.state, x, shared.previous, k, k - shared.recorded, rules.reference
+        )
+        calm, done = shared.calm, shared.done
+        if rules.stop is not None:
+            calm = jnp.where(regular, jnp.where(settled(rules.stop, snapshot), calm + 1, 0), calm)
+            done = calm >= rules.stop.patience
+        broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
+        row = ServerRow(
+            round=k,
+            clock=shared.clock,
+            snapshot=snapshot if rules.keep_agents else snapshot.trimmed(),
+            evaluated=evaluate(executor, self, local.records, shared.central.state),
+            vitals=shared.vitals,
+            sent=self._traffic(executor, rules, local.sent),
+            received=self._traffic(executor, rules, local.received),
+        )
+        previous, recorded = jnp.where(regular, x, shared.previous), jnp.where(regular, k, shared.recorded)
+        pick = lambda s: (s.recorded, s.calm, s.done, s.broken, s.previous)
+        return local, eqx.tree_at(pick, shared, (recorded, calm, done & ~broken, broken, previous)), row
+
+    def estimates(self, executor, local: Clients, shared: Run):
+        """Every client's own answer where the method has them, else the shared one for all in one row."""
+        if "personal" in self.algorithm.handles:
+            return own_answers(executor, self, local.records, shared.central.state)
+        return answer(executor, self, shared.central.state)[None]
+
+    def shared_answer(self, executor, shared: Run) -> Float[Array, " d"]:
+        """The server's answer as a row."""
+        return answer(executor, self, shared.central.state)
+
+    def belongs_to_agents(self) -> "Server":
+        """Data; those of evaluations too."""
+        no = lambda tree: jax.tree.map(lambda _: False, tree)
+        yes = lambda tree: jax.tree.map(lambda _: True, tree)
+        marked = eqx.tree_at(lambda m: m.problem.pieces, no(self), yes(self.problem.pieces))
+        for name, evaluation in self.evaluations.items():
+            if evaluation.per_client:
+                marked = eqx.tree_at(lambda m, name=name: m.evaluations[name].pieces, marked, yes(evaluation.pieces))
+        return marked
+
+    def bytes(self, local: Clients, shared: Run) -> dict[str, int]:
+        """Payload of one client's messages in one round: "up", "down"."""
+        return wire_bytes(self, local.records[0], shared.central.state)
+
+    def _mine(self, records) -> int:
+        """Number of clients whose records are here."""
+        return jax.tree.leaves(self.problem.pieces)[0].shape[0]
+
+    def _traffic(self, executor, rules: Rules, messages):
+        everyone = executor.everyone(messages)
+        return everyone if rules.keep_agents else jnp.sum(everyone, dtype=jnp.uint32)[None]
+
+    def _pipelines(self, states, server) -> tuple[dict[str, Any], dict[str, Any]]:
+        """phase → (uplink state of every client, downlink state)."""
+        n, up, down = self._mine(states), {}, {}
+        for phase in self.algorithm.phases:
+            received, sent = message_specs(self, states, server, phase)
+            one = self.uplink.init(sent)
+            up[phase] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), one)
+            down[phase] = self.downlink.init(received)
+        return up, down
+
+
+def _blank(shape):
+    value = jnp.nan if jnp.issubdtype(shape.dtype, jnp.inexact) else 0
+    return jnp.full(shape.shape, value, shape.dtype)

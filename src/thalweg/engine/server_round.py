@@ -1,0 +1,265 @@
+"""One round of a server algorithm: the order of things, once, for every engine.
+
+    draw → broadcast → work → encode → arrive → combine → update → commit        (broadcast … update for each phase)
+
+A client's new record is kept if and only if its message was accepted.
+
+Axes: `n` registered clients, `c` slots of the cohort.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from thalweg.algorithm.server.base import ClientContext, ClientInfo, Counts, ServerAlgorithm, ServerContext
+from thalweg.algorithm.server.base import Shared as PublicPart
+from thalweg.cohort import Cohort, Draw, Registry
+from thalweg.fleet import Fleet
+from thalweg.message.combine import Clients, Mean, PerClient, Stack, Sum
+from thalweg.message.payload import payload_bytes
+from thalweg.message.stage import Stage
+from thalweg.problem import Problem
+
+from .keys import Role, Stream, agent_keys, round_key
+from .pace import Pace, arrivals, budgets
+
+
+class Federation(eqx.Module):
+    """Everything about a run under a server that does not change from round to round.
+
+    `problem` has unscaled clients (every local is f_i); `slots` is the cohort's c, a multiple of the number of devices;
+    with `unroll` clients unroll their loops over local steps.
+    """
+
+    problem: Problem
+    algorithm: ServerAlgorithm
+    cohort: Cohort
+    registry: Registry
+    public: PublicPart
+    uplink: Stage
+    downlink: Stage
+    fleet: Fleet | None
+    ids: Int[Array, " n"]
+    key: PRNGKeyArray
+    slots: int = eqx.field(static=True)
+    unroll: bool = eqx.field(static=True, default=False)
+
+
+class Central(eqx.Module):
+    """What the server holds: its algorithm's state, the downlink pipeline's, the cohort rule's memory."""
+
+    state: Any
+    downlink: Any
+    cohort: Any
+
+
+class Vitals(eqx.Module):
+    """How the last round went.
+
+    Attributes:
+        participants: clients whose message was accepted.
+        seconds: how long it took on the fleet.
+        train_loss, drift, steps: means over the participants, by weight.
+        dispersion: √(Σ_i a_i ‖Δ_i − Δ̄‖²) of the participants' changes of the model, Σ a_i = 1; NaN where none are sent.
+        scalars: what the server's update reports.
+    """
+
+    participants: Int[Array, ""]
+    seconds: Float[Array, ""]
+    train_loss: Float[Array, ""]
+    drift: Float[Array, ""]
+    steps: Float[Array, ""]
+    dispersion: Float[Array, ""]
+    scalars: dict[str, Array]
+
+
+def server_round(executor, e: Federation, records, central: Central, clock, k) -> tuple[Any, Central, Vitals, Draw, Any]:
+    """Round `k`: (the cohort's new records, central, vitals, the draw, who was contacted `[c]`).
+
+    The draw's `valid` has become: whose record is to be kept. The caller commits them.
+    """
+    draw = draw_cohort(executor, e, central.cohort, k)
+    ids, share = e.ids[draw.members], executor.share
+    pieces, old = executor.take(e.problem.pieces, draw.members), executor.take(records, draw.members)
+    state, uplink = old
+    pace = Pace.of(e.fleet, e.registry, draw, ids, round_key(e.key, Stream.SCHEDULE, k), clock)
+    server, downlink = central.state, dict(central.downlink)
+    sizes = wire_bytes(e, state, server)
+    for index, phase in enumerate(e.algorithm.phases):
+        down = _as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
+        downlink[phase], common, own = _send_down(executor, e, (k, index), down, downlink[phase], draw.members)
+        context = client_context(e, ids, k, index, phase, budgets(e.fleet, draw.members, sizes))
+        work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
+        state, message, info = as_clients(
+            executor, e, f"work {phase}", work, pieces, share(context), state, share(own), common=common
+        )
+        keys = agent_keys(e.key, Stream.MESSAGE, k, index, ids, Role.ENCODE)
+        encode = lambda key, state, message: e.uplink.encode(state, message, key)
+        up, wire, sent = executor.role("encode", encode, share(keys), uplink[phase], message, axes=(0, 0, 0))
+        executor.post(wire, {})
+        uplink = {**uplink, phase: up}
+        info = executor.everyone(info)
+        arrived, seconds = arrivals(e.fleet, pace, info.steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
+        aggregate, counts, dispersion = combine(executor, e, sent, draw, arrived, pace)
+        update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
+        server, scalars = _as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
+    memory = executor.network_role(
+        "learn",
+        lambda registry, memory, draw, arrived, info: e.cohort.learn(memory, registry, draw, arrived, info),
+        e.registry, central.cohort, draw, arrived, {name: getattr(info, name) for name in e.cohort.reports},
+    )  # fmt: skip
+    vitals = _vitals(executor, e, info, draw, arrived, seconds, dispersion, scalars)
+    contacted = draw.valid
+    return (state, uplink), Central(server, downlink, memory), vitals, replace(draw, valid=arrived), contacted
+
+
+def draw_cohort(executor, e: Federation, memory, k) -> Draw:
+    """The cohort of round `k`, empty slots added up to `e.slots`."""
+
+    def draw(registry, memory, key):
+        found = e.cohort.draw(memory, registry, key)
+        missing = e.slots - found.members.shape[0]
+        return jax.tree.map(lambda leaf: jnp.pad(leaf, (0, missing)), found)
+
+    key = jax.random.fold_in(round_key(e.key, Stream.SCHEDULE, k), Role.DRAW)
+    return executor.network_role("draw", draw, e.registry, memory, key)
+
+
+def as_clients(executor, e: Federation, name: str, function, pieces, context, *args, common=None) -> Any:
+    """`function(algorithm, local, context, *args, common)` as every client that `pieces` and `args` have a row of."""
+    skeleton = eqx.tree_at(lambda p: p.pieces, e.problem, None)
+    shared, static = eqx.partition((skeleton, e.algorithm), eqx.is_array)
+
+    def one(shared, common, piece, context, *rest):
+        problem, algorithm = eqx.combine(shared, static)
+        extra = () if common is None else (common,)
+        return function(algorithm, problem.at(context.round).local(piece), context, *rest, *extra)
+
+    axes = (None, None, 0, 0) + (0,) * len(args)
+    return executor.role(name, one, shared, common, pieces, context, *args, axes=axes)
+
+
+def client_context(e: Federation, ids, k, index: int, phase: str, budget=None, role: Role = Role.RECEIVE) -> ClientContext:
+    """Contexts of the clients with these ids, `[c]`."""
+    return ClientContext(
+        key=agent_keys(e.key, Stream.ALGORITHM, k, index, ids, role),
+        round=jnp.broadcast_to(jnp.asarray(k, jnp.int32), ids.shape),
+        budget=budget,
+        phase=phase,
+        unroll=e.unroll,
+    )
+
+
+def wire_bytes(e: Federation, states, server) -> dict[str, int]:
+    """Payload of one client's messages in one round, from shapes: "up" and "down", all phases together."""
+    found = {"up": 0, "down": 0}
+    for phase in e.algorithm.phases:
+        down, up = message_specs(e, states, server, phase)
+        encoded = lambda stage, message: jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message)
+        found["down"] += payload_bytes(encoded(e.downlink, down))
+        found["up"] += payload_bytes(encoded(e.uplink, up))
+    found["up"] += sum(jnp.dtype(f.dtype).itemsize for f in _reported(e))
+    return found
+
+
+def message_specs(e: Federation, states, server, phase: str) -> tuple[Any, Any]:
+    """(what one client receives, what it sends) in a phase, as shapes."""
+    first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
+
+    def exchange(states, server, pieces, key):
+        k = jnp.asarray(0, jnp.int32)
+        down = e.algorithm.broadcast(server, ServerContext(key, k, phase=phase))
+        down = {name: first(leaf.values) if isinstance(leaf, PerClient) else leaf for name, leaf in down.items()}
+        context = first(client_context(e, e.ids[:1], k, 0, phase))
+        local = e.problem.local(first(pieces))
+        return down, e.algorithm.work(local, first(states), down, context)[1]
+
+    return jax.eval_shape(exchange, states, server, e.problem.pieces, e.key)
+
+
+def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace):
+    """(aggregate, counts, dispersion) of what the clients sent. Sums run over the cohort in order of id."""
+
+    def weigh(registry, draw, arrived, response):
+        weights = jnp.where(arrived, registry.weights[draw.members], 0)
+        mean = weights * draw.factor / response
+        if e.cohort.normalise or not e.cohort.unbiased or not pace.known:
+            mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+        counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
+        return mean, weights, counts
+
+    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response)
+    aggregate = {}
+    for field, message in sent.items():
+        rule = e.algorithm.combine[field]
+        if isinstance(rule, Mean | Sum):
+            aggregate[field] = executor.weighted(f"combine {field}", mean if isinstance(rule, Mean) else weights, message)
+        elif isinstance(rule, Clients):
+            aggregate[field] = executor.network_role(
+                f"combine {field}", _spread, e.ids, executor.everyone(message), draw.members, arrived
+            )
+        else:
+            raise TypeError(f"{type(rule).__name__} is no rule of a server")
+    dispersion = jnp.asarray(jnp.nan, mean.dtype)
+    if "x" in sent:
+        dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
+    return aggregate, counts, dispersion
+
+
+def _spread(ids, message, members, arrived):
+    """Each client's message in its own row of n."""
+    n = ids.shape[0]
+    place = jnp.where(arrived, members, n)
+    rows = jax.tree.map(lambda leaf: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype).at[place].set(leaf, mode="drop"), message)
+    mask = jnp.zeros(n, bool).at[place].set(True, mode="drop")
+    return Stack(rows, mask, mask)
+
+
+def _dispersion(mean, squares, average):
+    """√(Σ a‖Δ_i‖² − ‖Σ a Δ_i‖²) with a scaled to one."""
+    total = jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+    center = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(average)).astype(mean.dtype) / total**2
+    return jnp.sqrt(jnp.maximum(jnp.sum(mean * squares.astype(mean.dtype)) / total - center, 0))
+
+
+def _as_server(executor, e: Federation, name, k, index, phase, counts, function, *args):
+    """`function(algorithm, public part, server's state, context, …)`, once."""
+    key = jax.random.fold_in(round_key(e.key, Stream.ALGORITHM, k, index), Role.SERVER)
+    shared, static = eqx.partition((e.algorithm, e.public), eqx.is_array)
+
+    def one(shared, key, k, counts, server, *rest):
+        algorithm, public = eqx.combine(shared, static)
+        return function(algorithm, public, server, ServerContext(key, k, counts, phase), *rest)
+
+    return executor.network_role(name, one, shared, key, jnp.asarray(k, jnp.int32), counts, *args)
+
+
+def _send_down(executor, e: Federation, when, message, state, members):
+    """(pipeline state, what all receive alike, what each receives by itself `[c]`), as the clients decode it."""
+    common = {name: leaf for name, leaf in message.items() if not isinstance(leaf, PerClient)}
+    own = {name: leaf.values for name, leaf in message.items() if isinstance(leaf, PerClient)}
+    own = jax.tree.map(lambda leaf: leaf[members], own)
+    key = jax.random.fold_in(round_key(e.key, Stream.MESSAGE, *when), Role.SERVER)
+    state, _, sent = executor.network_role("encode down", lambda s, m, key: e.downlink.encode(s, m, key), state, common, key)
+    return state, sent, own
+
+
+def _vitals(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds, dispersion, scalars) -> Vitals:
+    def average(registry, draw, arrived, info):
+        weights = jnp.where(arrived, registry.weights[draw.members], 0)
+        weights = weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
+        mean = lambda values: jnp.sum(jnp.where(arrived, weights * values.astype(weights.dtype), 0))
+        return jnp.sum(arrived).astype(jnp.int32), mean(info.loss), mean(info.drift), mean(info.steps)
+
+    count, loss, drift, steps = executor.network_role("vitals", average, e.registry, draw, arrived, info)
+    return Vitals(count, seconds, loss, drift, steps, dispersion, scalars)
+
+
+def _reported(e: Federation) -> list[Any]:
+    """What the cohort's rule learns from, as shapes of one client."""
+    kinds = {"loss": jnp.float32, "gradient_norm": jnp.float32, "drift": jnp.float32, "steps": jnp.int32}
+    return [jax.ShapeDtypeStruct((), kinds[name]) for name in e.cohort.reports]

@@ -1,0 +1,117 @@
+"""What every run needs before its first round, whoever talks to whom."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from thalweg.observe import History
+from thalweg.problem import Problem
+
+from . import checkpoint as checkpoints
+from . import refusals
+from .debug import Debug
+from .driver import Run
+from .simulated import Sharded, Simulated
+from .stop import Stop
+
+ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded}
+# A run whose estimates are this many times larger than at the start has diverged.
+DIVERGENCE = 1e12
+
+
+def digest_of(tree: Any) -> str:
+    """Of every number in `tree`, so that what prints alike but differs is told apart."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.ascontiguousarray(leaf).tobytes() if eqx.is_array_like(leaf) else repr(leaf).encode())
+    return digest.hexdigest()[:16]
+
+
+def chosen_engine(engine, deterministic: bool | None):
+    """The engine object that was named or given.
+
+    Raises:
+        TypeError, ValueError: there is no such engine.
+    """
+    if isinstance(engine, str):
+        if engine not in ENGINES:
+            raise ValueError(
+                f"solve: got engine={engine!r}, expected one of {', '.join(ENGINES)}{refusals.nearest(engine, ENGINES)}"
+            )
+        engine = ENGINES[engine]()
+    if not isinstance(engine, Simulated | Sharded | Debug):
+        raise TypeError(f"solve: got {type(engine).__name__} as engine, expected one of {', '.join(ENGINES)}")
+    return engine if deterministic is None else dataclasses.replace(engine, deterministic=deterministic)
+
+
+def checked_ids(ids, n: int) -> np.ndarray:
+    """The agents' ids, `[n]`: 0 … n−1 when None.
+
+    Raises:
+        ValueError: not n different whole numbers.
+    """
+    if ids is None:
+        return np.arange(n)
+    ids = np.asarray(ids)
+    if ids.shape != (n,) or len(np.unique(ids)) != n or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"solve: got ids of shape {ids.shape} and dtype {ids.dtype}, expected {n} different integers")
+    if ids.min() < 0 or ids.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"solve: got ids from {ids.min()} to {ids.max()}, expected whole numbers from 0 to 2³¹ − 1")
+    return ids
+
+
+def traced_stop(stop: Stop | None, dtype) -> Stop | None:
+    """Tolerances and diameter as arrays: another value compiles nothing."""
+    if stop is None:
+        return None
+    return dataclasses.replace(
+        stop,
+        progress=jnp.asarray(stop.progress, dtype),
+        agreement=jnp.asarray(stop.agreement, dtype),
+        diameter=None if stop.diameter is None else jnp.asarray(stop.diameter, jnp.int32),
+    )
+
+
+def size_limit(first) -> jax.Array:
+    """Beyond this root mean square the estimates have diverged; `first [n, d]` are those before round 0."""
+    return jnp.asarray(DIVERGENCE * (1 + np.sqrt(np.mean(np.sum(np.square(first, dtype=np.float64), axis=1)))), first.dtype)
+
+
+def unraveller(problem: Problem):
+    """Row `[d]` → x, in the structure of x0."""
+    return ravel_pytree(problem.x0)[1]
+
+
+def target_row(reference: Any, problem: Problem):
+    """x* as a row; NaN when there is none."""
+    flat = ravel_pytree(problem.x0)[0]
+    if reference is None:
+        return jnp.full(flat.shape, jnp.nan, flat.dtype)
+    x = getattr(reference, "x", reference)
+    if jax.tree.structure(x) != jax.tree.structure(problem.x0):
+        raise TypeError("solve: the reference has another structure than x0; pass tw.reference(problem) or an x")
+    return ravel_pytree(jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0))[0]
+
+
+def open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Any) -> None:
+    """Continue the run that `folder` holds, or make sure that it holds none."""
+    if not resume:
+        if (folder / checkpoints.META).exists():
+            k = checkpoints.read_meta(folder)["round"]
+            raise ValueError(
+                f"{folder} already holds a run at round {k}: pass resume=True to continue it, or choose another folder"
+            )
+        return
+    (run.local, run.shared), meta, columns = checkpoints.load(folder, (run.local, run.shared), identity)
+    pick = lambda kind: {name[len(kind) :]: c for name, c in columns.items() if name.startswith(kind)}
+    run.history = History(pick("scalars/"), pick("agents/"))
+    run.seconds, run.compile_seconds = meta["seconds"], meta["compile_seconds"]
+    run.rules = dataclasses.replace(run.rules, every=jnp.asarray(meta["every"], jnp.int32))
+    tabulate.resume(meta["messages"], run.local)
