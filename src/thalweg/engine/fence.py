@@ -24,7 +24,7 @@ from jaxtyping import Array, UInt32
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
 _PRODUCTS = {"mul", "integer_pow", "square"}
-# Calls that are transparent: their bodies are fenced too. Loops and branches are left as they are.
+# Calls that are transparent: their bodies are fenced too, as are those of loops and branches.
 _BODIES = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr",
            "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}  # fmt: skip
 
@@ -60,12 +60,47 @@ def _evaluate(jaxpr, consts, args, zero) -> list[Any]:
         body = equation.params.get(_BODIES.get(primitive.name, ""))
         if body is not None:
             outputs = _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, zero)
+        elif primitive.name in _CONTROL:
+            outputs = _CONTROL[primitive.name](equation.params, inputs, zero)
         else:
             outputs = _bind(jaxpr, equation, inputs)
         if primitive.name in _PRODUCTS:
             outputs = [_cross(out, zero) if jnp.issubdtype(out.dtype, jnp.floating) else out for out in outputs]
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _scan(params, inputs, zero) -> list[Any]:
+    """`lax.scan` with a fenced body."""
+    body, constants, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+    fixed, first, rows = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
+
+    def step(carry, row):
+        outputs = _evaluate(body.jaxpr, body.consts, [*fixed, *carry, *row], zero)
+        return outputs[:carried], outputs[carried:]
+
+    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    last, stacked = jax.lax.scan(step, first, rows, **options)
+    return [*last, *stacked]
+
+
+def _while(params, inputs, zero) -> list[Any]:
+    """`lax.while_loop` with a fenced body and condition."""
+    test, body = params["cond_jaxpr"], params["body_jaxpr"]
+    of_test, rest = inputs[: params["cond_nconsts"]], inputs[params["cond_nconsts"] :]
+    of_body, first = rest[: params["body_nconsts"]], rest[params["body_nconsts"] :]
+    going = lambda carry: _evaluate(test.jaxpr, test.consts, [*of_test, *carry], zero)[0]
+    return jax.lax.while_loop(going, lambda carry: _evaluate(body.jaxpr, body.consts, [*of_body, *carry], zero), first)
+
+
+def _cond(params, inputs, zero) -> list[Any]:
+    """`lax.cond` and `lax.switch` with fenced branches."""
+    index, *operands = inputs
+    fenced = [lambda *args, b=branch: _evaluate(b.jaxpr, b.consts, args, zero) for branch in params["branches"]]
+    return jax.lax.switch(index, fenced, *operands)
+
+
+_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
 
 
 def _bind(jaxpr, equation, inputs) -> list[Any]:

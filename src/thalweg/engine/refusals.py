@@ -82,9 +82,7 @@ def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
                     "use network.with_weights('metropolis')"
                 )
     if "positive_definite" in algorithm.needs and facts.lambda_min is not None and facts.lambda_min <= 0:
-        raise ValueError(
-            f"{name} needs λ_min(W) > 0, got {facts.lambda_min:.4g}; use network.with_weights('lazy_metropolis')"
-        )
+        raise ValueError(f"{name} needs λ_min(W) > 0, got {facts.lambda_min:.4g}; use network.with_weights('lazy_metropolis')")
     kind = type(network.schedule).__name__
     if "fixed" in algorithm.needs and kind != "Fixed":
         raise ValueError(f"{name} needs a network that does not change, got the schedule {network.schedule}")

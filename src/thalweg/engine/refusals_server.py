@@ -66,7 +66,9 @@ def cohort_of(algorithm: ServerAlgorithm, n: int) -> Cohort:
         )
     cohort.slots(n)
     if "everyone" in algorithm.needs and not isinstance(cohort, Everyone):
-        raise ValueError(f"{type(algorithm).__name__} needs all clients in every round, got cohort={algorithm.cohort!r}; use None")
+        raise ValueError(
+            f"{type(algorithm).__name__} needs all clients in every round, got cohort={algorithm.cohort!r}; use None"
+        )
     return cohort
 
 
@@ -100,7 +102,9 @@ def server_warnings(algorithm: ServerAlgorithm, cohort: Cohort, fleet: Fleet | N
     if not cohort.unbiased:
         texts.append(f"{type(cohort).__name__} chooses clients by what they reported: means are biased towards them")
     if fleet is not None and fleet.selective:
-        texts.append("who answers depends on its device (deadline, accept or availability): means are biased towards those that do")
+        texts.append(
+            "who answers depends on its device (deadline, accept or availability): means are biased towards those that do"
+        )
     if not isinstance(cohort, Everyone) and algorithm.claims.exact and "partial" not in algorithm.exact_under:
         texts.append(f"{name} is exact with all clients in every round, not with a part of them: its limit is biased here")
     return texts

@@ -104,9 +104,7 @@ class Server(Federation, Program):
         once = executor.share(jnp.ones(drawn.members.shape, jnp.uint32))
         count = lambda total: executor.put(total, drawn.members, executor.take(total, drawn.members) + once, contacted)
         clients = Clients(records, count(local.sent), count(local.received))
-        shared = eqx.tree_at(
-            lambda s: (s.central, s.clock, s.vitals), shared, (central, shared.clock + vitals.seconds, vitals)
-        )
+        shared = eqx.tree_at(lambda s: (s.central, s.clock, s.vitals), shared, (central, shared.clock + vitals.seconds, vitals))
         return clients, shared, ()
 
     def record(self, executor, rules: Rules, local: Clients, shared: Run, report) -> tuple[Clients, Run, ServerRow]:

@@ -90,7 +90,9 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     server, downlink = central.state, dict(central.downlink)
     sizes = wire_bytes(e, state, server)
     for index, phase in enumerate(e.algorithm.phases):
-        down = _as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
+        down = _as_server(
+            executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server
+        )
         downlink[phase], common, own = _send_down(executor, e, (k, index), down, downlink[phase], draw.members)
         context = client_context(e, ids, k, index, phase, budgets(e.fleet, draw.members, sizes))
         work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)

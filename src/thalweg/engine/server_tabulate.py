@@ -97,7 +97,7 @@ class ServerTabulator:
         ordered = np.sort(column, axis=1)
         tenth = max(1, column.shape[1] // 10)
         return {
-            name: column @ self.weights,
+            name: (column * self.weights).sum(1),
             f"{name}_lowest": ordered[:, 0],
             f"{name}_lowest_tenth": ordered[:, :tenth].mean(1),
             f"{name}_highest": ordered[:, -1],

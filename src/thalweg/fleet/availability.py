@@ -39,7 +39,9 @@ def intervals(start: Any, end: Any, period: float = float("inf")) -> Availabilit
     """
     start, end = np.atleast_2d(np.asarray(start, float)), np.atleast_2d(np.asarray(end, float))
     if start.shape != end.shape or np.isnan(start).any() or np.isnan(end).any():
-        raise ValueError(f"availability: got starts {start.shape} and ends {end.shape}, expected two equal shapes [n, s], no NaN")
+        raise ValueError(
+            f"availability: got starts {start.shape} and ends {end.shape}, expected two equal shapes [n, s], no NaN"
+        )
     if (end < start).any() or (start < 0).any() or (end > period).any():
         i = int(np.argwhere((end < start) | (start < 0) | (end > period))[0][0])
         raise ValueError(

@@ -62,7 +62,9 @@ class Fleet(eqx.Module):
             if array.shape not in ((), (n,)):
                 raise ValueError(f"Fleet {name}: got shape {array.shape}, expected a number or one for each of {n} devices")
             if not ((array >= low) & (array <= high)).all():
-                raise ValueError(f"Fleet {name}: got values from {array.min():g} to {array.max():g}, expected {low:g} to {high:g}")
+                raise ValueError(
+                    f"Fleet {name}: got values from {array.min():g} to {array.max():g}, expected {low:g} to {high:g}"
+                )
             return jnp.asarray(np.broadcast_to(array, (n,)), jnp.float32)
 
         self.seconds_per_step = vector("seconds_per_step", seconds_per_step, 0, 1e12)

@@ -41,7 +41,9 @@ class FedAvg(ServerAlgorithm[tuple[()]]):
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mean()}
     handles: ClassVar[frozenset[str]] = frozenset({"partial_work", "shared"})
-    claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="Charles and Konečný 2021, surrogate losses of quadratics")
+    claims: ClassVar[Claims] = Claims(
+        exact=False, rate="linear", theorem="Charles and Konečný 2021, surrogate losses of quadratics"
+    )
 
     def resolve(self, facts: Facts) -> "FedAvg":
         return filled(self, facts)
