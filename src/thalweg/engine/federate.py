@@ -31,6 +31,7 @@ from .progress import watch
 from .server import Server
 from .server_metrics import Evaluation
 from .server_tabulate import ServerTabulator
+from .simulated import EventDriven
 
 # Above this many clients the history keeps no row per client, and records measure no gradients.
 CLIENT_ROWS = 2000
@@ -68,6 +69,8 @@ def federate(
         evaluations=evaluations,
         gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES,
     )
+    if isinstance(engine, EventDriven):
+        refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
     engine, program, plan = planned(engine, program)
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)

@@ -18,10 +18,10 @@ from . import checkpoint as checkpoints
 from . import refusals
 from .debug import Debug
 from .driver import Run
-from .simulated import Sharded, Simulated
+from .simulated import EventDriven, Sharded, Simulated
 from .stop import Stop
 
-ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded}
+ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded, "event-driven": EventDriven}
 # A run whose estimates are this many times larger than at the start has diverged.
 DIVERGENCE = 1e12
 
