@@ -114,7 +114,7 @@ def federate(
     names = problem.names or tuple(f"client {i}" for i in range(problem.n))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
-        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
+        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
     unravel = setup.unraveller(problem)
     own = None
     if "personal" in algorithm.handles:
