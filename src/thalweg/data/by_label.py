@@ -66,7 +66,7 @@ class EqualDirichlet(Strategy):
         by_class = members(labels, generator)[1]
         left = np.array([len(own) for own in by_class])
         prior, taken, parts = left / left.sum(), np.zeros_like(left), []
-        for size in np.diff(len(labels) * np.arange(clients + 1) // clients):
+        for size in np.diff(len(labels) * np.arange(clients + 1) // clients).tolist():
             wanted = _drawn(size, generator.dirichlet(self.alpha * prior), left, generator)
             parts.append(np.concatenate([own[a : a + b] for own, a, b in zip(by_class, taken, wanted, strict=True)]))
             taken, left = taken + wanted, left - wanted

@@ -6,7 +6,7 @@ their arguments, from which columns are read; anything else is refused. It knows
 
 import _codecs
 import pickle
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +76,8 @@ class Reader(pickle.Unpickler):
         return ALLOWED[full]
 
 
-def read(file: BinaryIO) -> Any:
-    """Unpickle containers of arrays and tables; tables are `Inert`, see `columns`.
+def read(file: Any) -> Any:
+    """Containers of arrays and tables from an open binary file; tables are `Inert`, see `columns`.
 
     Raises:
         UnpicklingError: the pickle asks for anything but arrays and tables.
@@ -106,10 +106,8 @@ def columns(table: Any) -> dict[str, np.ndarray]:
             numbers = range(*places.indices(len(names))) if isinstance(places, slice) else places
             found |= {str(names[place]): row for place, row in zip(numbers, rows, strict=True)}
         return found
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"this pickle is no data frame of pandas 1 or 2 ({error!r}); expected the version that DATA names"
-        ) from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"got a pickle of another layout ({error!r}), expected a data frame of pandas 1 or 2") from error
 
 
 def _index(index: Inert) -> np.ndarray:
@@ -118,5 +116,6 @@ def _index(index: Inert) -> np.ndarray:
 
 
 def _categorical(values: Inert) -> np.ndarray:
-    dtype, codes, _ = values.state
+    (codes,) = (part for part in values.state if isinstance(part, np.ndarray))
+    (dtype,) = (part for part in values.state if isinstance(part, Inert))
     return _index(dtype.state["categories"])[codes]

@@ -78,7 +78,7 @@ class Generated(Source):
         ValueError: n or count < 1, or leaves without a leading axis of length `count`.
     """
 
-    function: Callable[[Any], PyTree]
+    function: Any
     n: Any
     count: Any
 
