@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import thalweg.data as td
-from thalweg.data.by_size import apportioned, raised
+from thalweg.data.sizes import apportioned, raised
 
 STRATEGIES = {
     "iid": td.iid(),

@@ -281,7 +281,7 @@ def test_dialysis():
     assert risk["age"] > 0.3
     assert risk["disease=diabetes"] > risk["disease=hypert"]
     features, outcomes = data.pooled("test")
-    assert 0.65 < td.concordance(model.predict(best, features), outcomes) < 0.8
+    assert 0.6 < td.concordance(model.predict(best, features), outcomes) < 0.8
 
 
 def test_concordance_by_counting_pairs():

@@ -3,7 +3,7 @@ scores."""
 
 from thalweg.data.activity import har
 from thalweg.data.by_label import dirichlet, pathological, shards
-from thalweg.data.by_size import by_size, lognormal, power_law
+from thalweg.data.sizes import by_size, lognormal, power_law
 from thalweg.data.digits import mnist_5k
 from thalweg.data.fashion import fashion_mnist
 from thalweg.data.federated import FederatedData

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.data.by_size import FEWEST, enough, raised
+from thalweg.data.sizes import FEWEST, enough, raised
 from thalweg.data.strategy import Strategy, whole
 
 DRAWS = 10

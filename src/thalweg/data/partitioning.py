@@ -36,7 +36,8 @@ def partition(
         clients: n; may be left out with `natural`.
         by: `iid()` (default), `dirichlet`, `pathological`, `shards`, `by_size`, `natural`, or any function
             `(labels, clients, seed) -> n index arrays`.
-        test: share of each client's examples that is held out, drawn at random; at least one is left to train on.
+        test: share of each client's examples that is held out, drawn at random after a strategy's minimum was met; at least one
+            is left to train on.
         seed: the same seed gives the same data.
         labels: `[m]`, what `by` looks at, if it is not `y`.
         classes: the number of classes, if labels outside 0 … classes − 1 are to be refused.
