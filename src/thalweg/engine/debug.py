@@ -46,7 +46,7 @@ class OneByOne:
     axis = None
 
     def __init__(self, check: bool, isolated: bool = True):
-        self.check, self.isolated, self.wire, self._compiled = check, isolated, [], {}
+        self.check, self.isolated, self.wire, self._compiled, self._known = check, isolated, [], {}, {}
 
     def role(self, name: str, function: Callable, *args: Any, axes: tuple) -> Any:
         pairs = list(zip(args, axes, strict=True))
@@ -65,6 +65,11 @@ class OneByOne:
     def shapes(self) -> Vectorised:
         """An executor that may be traced, to find shapes; nothing is checked in it."""
         return Vectorised(jnp.asarray(0, jnp.uint32), False)
+
+    def once(self, name: str, compute: Callable) -> Any:
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
 
     def network_role(self, name: str, function: Callable, *args: Any) -> Any:
         return self._compile(name, function)(jnp.asarray(0, jnp.uint32), *args)
@@ -94,6 +99,9 @@ class OneByOne:
 
     def take(self, tree: Any, members) -> Any:
         return jax.tree.map(lambda leaf: leaf[members], tree)
+
+    def pieces(self, problem: Any, members) -> Any:
+        return self.take(problem.pieces, members)
 
     def put(self, tree: Any, members, rows: Any, keep) -> Any:
         kept = np.flatnonzero(keep)
@@ -152,6 +160,13 @@ class ByHand:
     def estimates(self, e, local, shared):
         """`[n, d]` every agent's answer."""
         return e.estimates(self.executor, local, shared)
+
+    def bytes(self, e, local, shared):
+        """Payload of one client's messages in one round."""
+        return e.bytes(self.executor, local, shared)
+
+    def committed(self, local, k: int) -> None:
+        """Round `k` is safe in a checkpoint."""
 
     def shared_answer(self, e, shared):
         """`[d]` the answer of a run with a server."""

@@ -34,6 +34,10 @@ class Vectorised(eqx.Module):
         """An executor that may be traced, to find shapes."""
         return self
 
+    def once(self, name: str, compute: Callable) -> Any:
+        """What `compute` gives, which is the same in every round: tracing does it once."""
+        return compute()
+
     def network_role(self, name: str, function: Callable, *args: Any) -> Any:
         """`function` once, of the whole network (metrics)."""
         return isolate(function, self.zero)(*args) if self.deterministic else function(*args)
@@ -66,6 +70,10 @@ class Vectorised(eqx.Module):
         if self.axis is None:
             return jax.tree.map(lambda leaf: leaf[members], tree)
         return jax.tree.map(lambda leaf: self._fetched(leaf, members), tree)
+
+    def pieces(self, problem: Any, members: Array) -> Any:
+        """What this device's share of `members` hold."""
+        return self.take(problem.pieces, members)
 
     def put(self, tree: Any, members: Array, rows: Any, keep: Array) -> Any:
         """`tree [n, ...]` with this device's share of `rows` stored at those `members` that are to `keep` them."""

@@ -35,6 +35,8 @@ from .simulated import EventDriven
 
 # Above this many clients the history keeps no row per client, and records measure no gradients.
 CLIENT_ROWS = 2000
+# As many clients of a streamed problem are measured.
+WATCHED = 500
 # Constants of a larger model are not estimated behind the user's back.
 ESTIMATED_VARIABLES = 20_000
 
@@ -66,12 +68,13 @@ def federate(
         ids=jnp.asarray(ids, jnp.int32),
         key=jax.random.key_data(jax.random.key(seed)),
         slots=cohort.slots(problem.n),
+        watched=_watched(clients),
         evaluations=evaluations,
-        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES,
+        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and clients.pieces is not None,
     )
     if isinstance(engine, EventDriven):
         refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
-    engine, program, plan = planned(engine, program)
+    engine, program, plan = planned(engine, program, None if checkpoint is None else Path(checkpoint) / "records")
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)
     every = int(every or max(1, rounds // 200))
@@ -99,7 +102,7 @@ def federate(
         local, shared = engine.enter(program, rules, _carried(start, local, shared), 0)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
-    sizes = program.bytes(local, shared)
+    sizes = engine.bytes(program, local, shared)
     optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
     tabulate = ServerTabulator(sizes, problem.weights, optimum, reference is not None, keep)
     tabulate.resume(None, local)
@@ -111,7 +114,7 @@ def federate(
         raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
     for text in said:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-    names = problem.names or tuple(f"client {i}" for i in range(problem.n))
+    names = problem.names or (tuple(f"client {i}" for i in range(problem.n)) if keep else ("all clients",))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
         outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
@@ -149,8 +152,18 @@ def federate(
 
 def unscaled(problem: Problem) -> Problem:
     """The same problem whose locals are f_i: a client's weight is applied by `combine`, once."""
+    if problem.pieces is None:
+        return problem
     ones = jax.tree.map(jnp.ones_like, problem.pieces.scale)
     return problem.with_pieces(eqx.tree_at(lambda piece: piece.scale, problem.pieces, ones))
+
+
+def _watched(problem: Problem):
+    """Which clients records measure: a sample where nobody holds the examples of all."""
+    if problem.pieces is not None:
+        return None
+    size = min(problem.n, WATCHED)
+    return jnp.asarray(np.sort(np.random.default_rng(0).choice(problem.n, size, replace=False)), jnp.int32)
 
 
 def _facts(problem: Problem, algorithm) -> Facts:

@@ -68,6 +68,15 @@ class Peers(Experiment, Program):
             flags = exchange_flags(executor, rules.stop, self.key, self.world, flags, weather, x, k)
         return Local(agents, local.previous, flags), shared, reported(executor, rules, info)
 
+    def no_report(self, executor, rules: Rules, local: Local, shared: Shared) -> dict[str, Array]:
+        """NaN, or zero where it is no float."""
+        if not rules.report:
+            return {}
+        first = jnp.asarray(0, jnp.int32)
+        shapes = jax.eval_shape(lambda: self.one_round(executor.shapes, rules, local, shared, first)[2])
+        value = lambda s: jnp.nan if jnp.issubdtype(s.dtype, jnp.inexact) else 0
+        return jax.tree.map(lambda s: jnp.full(s.shape, value(s), s.dtype), shapes)
+
     def record(self, executor, rules: Rules, local: Local, shared: Shared, report) -> tuple[Local, Shared, Row]:
         k = shared.round
         regular = k % rules.every == 0

@@ -55,6 +55,13 @@ class Simulated(eqx.Module):
         """`[d]` the answer of a run with a server."""
         return _shared_answer(_executor(self.deterministic), e, shared)
 
+    def bytes(self, e, local, shared):
+        """Payload of one client's messages in one round."""
+        return e.bytes(_executor(self.deterministic), local, shared)
+
+    def committed(self, local, k: int) -> None:
+        """Round `k` is safe in a checkpoint."""
+
 
 class EventDriven(Simulated):
     """A server that does not wait for its clients, on the virtual clock of a fleet (`tw.solve(fleet=…)`).
@@ -119,6 +126,13 @@ class Sharded(eqx.Module):
     def shared_answer(self, e, shared):
         """`[d]` the answer of a run with a server."""
         return _shared_answer(_executor(self.deterministic), e, shared)
+
+    def bytes(self, e, local, shared):
+        """Payload of one client's messages in one round."""
+        return e.bytes(_executor(self.deterministic), local, shared)
+
+    def committed(self, local, k: int) -> None:
+        """Round `k` is safe in a checkpoint."""
 
     def _run(self, function, e, rules, split, common):
         mesh = _mesh(self.devices, e.n)

@@ -20,6 +20,7 @@ from thalweg.problem.regularizer import (
     regularizer,
     simplex,
 )
+from thalweg.problem.streamed import StreamedRisk
 
 __all__ = [
     "Consensus",
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "Reference",
     "Regularizer",
+    "StreamedRisk",
     "box",
     "elastic_net",
     "estimate_constants",
