@@ -15,7 +15,6 @@ from . import loop
 from .executor import Vectorised
 from .fence import isolate
 from .metrics import estimates
-from .peer_round import restart_agents
 
 # What is done for the history alone: no role of the algorithm, and the driver looks at its results.
 MEASURING = ("estimate", "measure")
@@ -109,13 +108,9 @@ class Debugger:
     def __init__(self, executor: OneByOne, deterministic: bool):
         self.executor, self.deterministic = executor, deterministic
 
-    def begin(self, e, rules):
+    def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
-        return loop.begin(self.executor, e, rules)
-
-    def enter(self, e, rules, agents, k):
-        """(local, shared) around agents that restart at round k."""
-        return loop.enter(self.executor, e, rules, restart_agents(self.executor, e, agents, k), k)
+        return loop.begin(self.executor, e, rules, earlier)
 
     def estimates(self, e, agents):
         """`[n, d]` every agent's answer."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from .epoch import Earlier
 from .metrics import Snapshot, estimates, measure
 from .peer_round import Agents, Experiment, init_agents, peer_round
 from .stop import Flags, Stop, exchange_flags, first_flags, settled
@@ -60,19 +61,13 @@ class Rules(eqx.Module):
     keep_agents: bool = eqx.field(static=True, default=True)
 
 
-def begin(executor, e: Experiment, rules: Rules) -> tuple[Local, Shared]:
-    """Everything before round 0."""
-    agents = init_agents(executor, e, first_weather(e.key, e.setting, e.world))
-    return enter(executor, e, rules, agents, jnp.asarray(0, jnp.int32))
-
-
-def enter(executor, e: Experiment, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
-    """The run's own records around given agents, at round `k`."""
+def begin(executor, e: Experiment, rules: Rules, earlier: Earlier | None = None) -> tuple[Local, Shared]:
+    """Everything before round 0, of a first epoch or of one that follows an `earlier` one."""
+    agents = init_agents(executor, e, first_weather(e.key, e.setting, e.world), earlier)
     x = estimates(executor, e, agents)
     flags = first_flags(x) if rules.stop is not None and rules.stop.distributed else ()
     no, zero = jnp.asarray(False), jnp.asarray(0, jnp.int32)
-    k = jnp.asarray(k, jnp.int32)
-    return Local(agents, x, flags), Shared(k, k, zero, no, no)
+    return Local(agents, x, flags), Shared(zero, zero, zero, no, no)
 
 
 def one_round(executor, e: Experiment, rules: Rules, local: Local, k) -> tuple[Local, Any]:

@@ -13,7 +13,6 @@ from thalweg.algorithm.step import PerAgent
 from . import loop
 from .executor import Vectorised
 from .metrics import estimates
-from .peer_round import restart_agents
 
 AXIS = "agents"
 
@@ -33,13 +32,9 @@ class Simulated(eqx.Module):
         """A session of this engine: itself."""
         return self
 
-    def begin(self, e, rules):
+    def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
-        return _begin(_executor(self.deterministic), e, rules)
-
-    def enter(self, e, rules, agents, k):
-        """(local, shared) around agents that restart at round k."""
-        return _enter(_executor(self.deterministic), e, rules, agents, jnp.asarray(k, jnp.int32))
+        return _begin(_executor(self.deterministic), e, rules, earlier)
 
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
@@ -68,13 +63,9 @@ class Sharded(eqx.Module):
         """A session of this engine: itself."""
         return self
 
-    def begin(self, e, rules):
+    def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
-        return self._run(loop.begin, e, rules, (), ())
-
-    def enter(self, e, rules, agents, k):
-        """(local, shared) around agents that restart at round k."""
-        return self._run(_restart, e, rules, (agents,), (jnp.asarray(k, jnp.int32),))
+        return self._run(loop.begin, e, rules, () if earlier is None else (earlier,), ())
 
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
@@ -94,13 +85,8 @@ def _executor(deterministic: bool, axis: str | None = None) -> Vectorised:
 
 
 @eqx.filter_jit
-def _begin(executor, e, rules):
-    return loop.begin(executor, e, rules)
-
-
-@eqx.filter_jit
-def _enter(executor, e, rules, agents, k):
-    return _restart(executor, e, rules, agents, k)
+def _begin(executor, e, rules, earlier):
+    return loop.begin(executor, e, rules, earlier)
 
 
 @eqx.filter_jit
@@ -115,10 +101,6 @@ def _estimates(executor, e, agents):
 
 def _gathered(executor, e, rules, agents):
     return (), executor.everyone(estimates(executor, e, agents))
-
-
-def _restart(executor, e, rules, agents, k):
-    return loop.enter(executor, e, rules, restart_agents(executor, e, agents, k), k)
 
 
 @eqx.filter_jit

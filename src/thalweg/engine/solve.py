@@ -29,6 +29,7 @@ from . import refusals
 from .combining import weight_kinds
 from .debug import Debug
 from .driver import Run, drive
+from .epoch import bring
 from .facts import gather_facts
 from .loop import Rules
 from .peer_round import Experiment, message_specs, wire_specs
@@ -84,8 +85,9 @@ def solve(
         deterministic: the same bits on every engine (float64, CPU); overrides the engine's own setting.
         report: fields of the agents' `Info` to keep in the history, for example ("gradient_norm",).
         reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against.
-        ids: `[n]` the agents' ids, from which their random keys derive; 0 … n−1 when None.
-        start: continue from another result in a new epoch: every agent calls `restart` on its record.
+        ids: `[n]` the agents' ids: who is who from epoch to epoch, and what random keys derive from; 0 … n−1 when None.
+        start: continue from another result of the same algorithm in a new epoch: agents with an id of that run call
+            `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ.
         checkpoint: a folder that receives the run's state every 10 s and at its end.
         resume: continue the run in `checkpoint`; the result is bitwise that of an uninterrupted run.
         progress: show a progress bar (None: when a person watches), or a function of (round, history).
@@ -108,7 +110,8 @@ def solve(
     algorithm = algorithm.resolve(facts)
     said = refusals.step_warnings(algorithm, facts, network)
     stop = _stop(stop, network, problem)
-    ids = np.arange(problem.n) if ids is None else _ids(ids, problem.n)
+    asked_ids = ids is not None
+    ids = _ids(ids, problem.n) if asked_ids else np.arange(problem.n)
     experiment = Experiment(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
@@ -141,7 +144,8 @@ def solve(
     began = time.monotonic()
     local, shared = engine.begin(experiment, rules)
     if start is not None:
-        local, shared = engine.enter(experiment, rules, _records(start, local.agents), 0)
+        earlier = bring(start, algorithm, local.agents.state, problem.x0, ids, asked=asked_ids)
+        local, shared = engine.begin(experiment, rules, earlier)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=_limit(local.previous))
     specs = message_specs(experiment, local.agents.state)
@@ -186,6 +190,7 @@ def solve(
         reference=reference,
         warnings=tuple(said),
         records=run.local.agents,
+        ids=ids,
     )
 
 
@@ -267,19 +272,14 @@ def _target(reference: Any, problem: Problem):
     x = getattr(reference, "x", reference)
     if jax.tree.structure(x) != jax.tree.structure(problem.x0):
         raise TypeError("solve: the reference has another structure than x0; pass tw.reference(problem) or an x")
-    return ravel_pytree(jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0))[0]
-
-
-def _records(start: Result, like):
-    """The records of an earlier run, of this algorithm and as many agents."""
-    if not isinstance(start, Result):
-        raise TypeError(f"solve: got {type(start).__name__} as start, expected a Result")
-    same = jax.tree.structure(start.records) == jax.tree.structure(like) and all(
-        a.shape == b.shape for a, b in zip(jax.tree.leaves(start.records), jax.tree.leaves(like), strict=True)
-    )
-    if not same:
-        raise ValueError("solve(start=…): the earlier run had another algorithm, network size or shape of x")
-    return start.records
+    x = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (x, problem.x0)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"solve: the reference has shape {shapes[0]}, expected {shapes[1]} as x0; pass tw.reference(problem)")
+    row = ravel_pytree(x)[0]
+    if not bool(jnp.isfinite(row).all()):
+        raise ValueError("solve: the reference has NaN or infinite entries, expected finite ones; pass tw.reference(problem)")
+    return row
 
 
 def _open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Tabulator) -> None:
