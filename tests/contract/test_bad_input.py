@@ -59,6 +59,18 @@ def test_weights_that_do_not_fit():
         RING.with_weights(matrix)
 
 
+@pytest.mark.parametrize("algorithm", [tw.Averaging(), tw.GradientTracking(), tw.EXTRA(), tw.PushPull(), tw.PushSum()])
+def test_weights_that_never_agree(algorithm):
+    """σ = 1 where everybody only swaps, and 2 with a negative entry; the library's rules always have σ < 1."""
+    swap = [[0.0, 1.0], [1.0, 0.0]]
+    problem = tw.Measurements([1.0, 2.0]) if "measurements" in algorithm.needs else support.quadratics(2, 2, 0)[0]
+    for matrix, sigma in ((swap, "1"), ([[1.5, -0.5], [-0.5, 1.5]], "2")):
+        network = tw.network.from_matrix(np.array(matrix), directed=isinstance(algorithm, tw.PushPull | tw.PushSum))
+        refused(ValueError, f"got {sigma} as second", "less than 1", "(I + W)/2", problem, algorithm, network)
+    lazy = tw.network.from_matrix((np.eye(2) + swap) / 2)
+    assert tw.solve(problem, algorithm, lazy, rounds=1).rounds == 1
+
+
 def test_problems_that_do_not_fit():
     lasso = tw.quadratic(np.ones((N, 1, 1)), np.ones((N, 1)), regularizer=tw.l1(0.1))
     refused(ValueError, "non-smooth", "prox", "PGEXTRA", problem=lasso)

@@ -110,9 +110,8 @@ def test_engines_agree(name):
     first, stay = epochs(name, 0)[0], OLD[1:5]
     make = tw.network.from_edges(exports.ARCS[:4] % 4, 4, directed=True) if exports.directed(name) else tw.network.ring(4)
     failing = make.with_failures(loss=0.2, symmetric=not exports.directed(name))
-    solve = lambda engine: exports.solve(
-        problem(name, stay), exports.algorithm(name), failing, rounds=3, ids=stay, start=first, engine=engine, deterministic=True
-    )
+    how = {"rounds": 3, "ids": stay, "start": first, "deterministic": True}
+    solve = lambda engine: exports.solve(problem(name, stay), exports.algorithm(name), failing, engine=engine, **how)
     results = [solve(engine) for engine in ("simulated", "debug", tw.Sharded(devices=2))]
     bits = [exports.bits((result.agents, result.records, result.history.scalars)) for result in results]
     assert bits[0] == bits[1] == bits[2]
@@ -120,9 +119,7 @@ def test_engines_agree(name):
 
 def test_newcomers_may_begin_where_the_others_are():
     first, _ = epochs("GradientTracking", 0)
-    warm = tw.solve(
-        problem("GradientTracking", NEW, x0=first.x), tw.GradientTracking(), RING, rounds=0, ids=NEW, start=first
-    )
+    warm = tw.solve(problem("GradientTracking", NEW, x0=first.x), tw.GradientTracking(), RING, rounds=0, ids=NEW, start=first)
     np.testing.assert_array_equal(warm.agents[0], first.x)
 
 
@@ -158,7 +155,8 @@ def test_what_cannot_be_continued_is_refused():
     refused("none of the agents", "[10, 11, 12, 13, 14]", "leave start= out", ids=np.arange(10, 15))
     refused("another algorithm", "NIDS", "GradientTracking", "x0=result.x", algorithm=tw.NIDS())
     refused("another algorithm", "GradientTracking", algorithm=tw.GradientTracking(momentum=0.3))
-    refused("x of the earlier run", "float64[2]", "float64[3]", "x0", made=tw.quadratic(np.tile(np.eye(3), (5, 1, 1)), np.ones((5, 3))))
+    longer = tw.quadratic(np.tile(np.eye(3), (5, 1, 1)), np.ones((5, 3)))
+    refused("x of the earlier run", "float64[2]", "float64[3]", "x0", made=longer)
     structured = tw.Consensus(lambda x, c: (x["a"] - c) ** 2, np.arange(5.0), {"a": 0.0})
     refused("x of the earlier run", "float64[2]", "{'a': 'float64[]'}", made=structured)
     refused("got dict as start", "Result", kind=TypeError, start={"x": 0})

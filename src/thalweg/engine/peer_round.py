@@ -77,9 +77,7 @@ def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info
         message = _role(executor, e, "send", (k, index), phase, Role.SEND, weather, send, agents.state)
         link, sent = _encode(executor, e, (k, index), message, agents.link[phase])
         mail, inbox = _exchange(executor, e, agents.mail, sent, weather, k)
-        receive = lambda a, local, c, state, inbox, sent: a.receive(
-            local, state, inbox, replace(c, sent=sent)
-        )
+        receive = lambda a, local, c, state, inbox, sent: a.receive(local, state, inbox, replace(c, sent=sent))
         state, info = _role(
             executor, e, "receive", (k, index), phase, Role.RECEIVE, weather, receive, agents.state, inbox, sent
         )
@@ -205,9 +203,7 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
         rule = e.algorithm.combine[field]
         kind = WEIGHTED.get(type(rule))
         if kind in world.dense:
-            inbox[field] = jax.tree.map(
-                lambda leaf, kind=kind: _dense(world.dense[kind], leaf), executor.everyone(own)
-            )
+            inbox[field] = jax.tree.map(lambda leaf, kind=kind: _dense(world.dense[kind], leaf), executor.everyone(own))
             continue
         shared = {"arrived": weather.arrived}
         if kind:

@@ -87,15 +87,28 @@ def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
                     f"{name} needs {what} mixing weights, got {network.weights} weights on {network.name} which are not; "
                     f"use {mend}"
                 )
+    _check_mixing(name, rules, network)
     if "positive_definite" in algorithm.needs and facts.lambda_min is not None and facts.lambda_min <= 0:
-        raise ValueError(
-            f"{name} needs λ_min(W) > 0, got {facts.lambda_min:.4g}; use network.with_weights('lazy_metropolis')"
-        )
+        raise ValueError(f"{name} needs λ_min(W) > 0, got {facts.lambda_min:.4g}; use network.with_weights('lazy_metropolis')")
     kind = type(network.schedule).__name__
     if "fixed" in algorithm.needs and kind != "Fixed":
         raise ValueError(f"{name} needs a network that does not change, got the schedule {network.schedule}")
     if kind == "Gossip" and any(isinstance(rule, Pull | Push) for rule in rules):
         raise ValueError(f"{name} needs row- or column-stochastic weights, which pairwise gossip does not have")
+
+
+def _check_mixing(name: str, rules: Iterable, network: Network) -> None:
+    """Given weights let the agents agree; those of the library's own rules always do."""
+    if network.n == 1 or network.weights != "given" or type(network.schedule).__name__ != "Fixed":
+        return
+    facts = network.facts
+    for kind, sigma in ((Mix, facts.sigma), (Pull, facts.pull_sigma), (Push, facts.push_sigma)):
+        if any(isinstance(rule, kind) for rule in rules) and not sigma < 1 - 1e-12:
+            raise ValueError(
+                f"{name}: with the given weights the agents of {network.name} never agree: got {sigma:.6g} as second largest "
+                "eigenvalue modulus, expected less than 1; give weight to the diagonal, for example (I + W)/2, and make no "
+                "entry negative"
+            )
 
 
 def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:

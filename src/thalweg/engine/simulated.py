@@ -117,9 +117,7 @@ def _sharded(function, mesh, executor, e, rules, split, common):
         return function(Vectorised(zero, executor.deterministic, AXIS), e, rules, *split, *common)
 
     # How many results there are is read off one unsharded trace; the first is the agents', the others everybody's.
-    results = jax.eval_shape(
-        lambda: function(Vectorised(executor.zero, executor.deterministic), e, rules, *split, *common)
-    )
+    results = jax.eval_shape(lambda: function(Vectorised(executor.zero, executor.deterministic), e, rules, *split, *common))
     out = (PartitionSpec(AXIS), *(PartitionSpec() for _ in results[1:]))
     places = (PartitionSpec(), PartitionSpec(AXIS), PartitionSpec())
     return jax.shard_map(block, mesh=mesh, in_specs=places, out_specs=out, check_vma=False)(executor.zero, mine, ours)

@@ -284,6 +284,8 @@ def _target(reference: Any, problem: Problem):
 
 def _open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Tabulator) -> None:
     """Continue the run that `folder` holds, or make sure that it holds none."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"solve(checkpoint={str(folder)!r}): got a file, expected a folder, new or that of a run")
     if not resume:
         if (folder / checkpoints.META).exists():
             k = checkpoints.read_meta(folder)["round"]

@@ -182,7 +182,9 @@ def as_matrix(matrix: Any, n: int | None = None) -> csr_array:
     try:
         result = csr_array(matrix if issparse(matrix) else np.asarray(matrix, dtype=float), dtype=float, copy=True)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"weights must be a name or a square matrix of numbers; got {type(matrix).__name__}: {error}.") from None
+        raise TypeError(
+            f"weights must be a name or a square matrix of numbers; got {type(matrix).__name__}: {error}."
+        ) from None
     if result.ndim != 2 or result.shape[0] != result.shape[1] or (n is not None and result.shape[0] != n):
         expected = "a square matrix" if n is None else f"shape ({n}, {n})"
         raise ValueError(f"weights must be {expected}, one row and one column per agent; got shape {result.shape}.")

@@ -94,7 +94,7 @@ class Result:
         )
         return f"<table>{rows}</table>"
 
-    def report(self, path: str | Path, tables: tuple = ()) -> Path:
+    def report(self, path: str | Path = "report.html", tables: tuple = ()) -> Path:
         """Write one self-contained HTML file that works without a network; see `thalweg.observe.write_report`."""
         from .report import write_report
 
