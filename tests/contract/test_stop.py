@@ -98,7 +98,8 @@ def algorithm(network):
 
 
 EVERY_FAMILY = [
-    name if name in ("path", "complete", "one way, directed") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES
+    name if name in ("path", "complete", "one way, directed") else pytest.param(name, marks=pytest.mark.slow)
+    for name in FAMILIES
 ]
 
 

@@ -44,7 +44,9 @@ def test_moments_match_enumeration(network, failures):
         second += probability * np.kron(w, w)
     centre = np.kron(np.eye(n) - 1 / n, np.eye(n) - 1 / n)
     np.testing.assert_allclose(failures.expected_mixing(network.mixing).toarray(), mean, atol=1e-14)
-    assert failures.mean_square_rate(network.mixing) == pytest.approx(np.abs(np.linalg.eigvals(centre @ second)).max(), abs=1e-12)
+    assert failures.mean_square_rate(network.mixing) == pytest.approx(
+        np.abs(np.linalg.eigvals(centre @ second)).max(), abs=1e-12
+    )
 
 
 def test_symmetric_loss_formula():

@@ -111,7 +111,9 @@ def test_diameter_matches_networkx(network, monkeypatch):
     assert graph.diameter(network.edges, network.n, network.directed) == (network.facts.diameter, False)
 
 
-@pytest.mark.parametrize(("network", "exact"), [(nets.ring(2500), 1250), (nets.grid(50, 51), 99), (nets.ring(2100, True), 2099)])
+@pytest.mark.parametrize(
+    ("network", "exact"), [(nets.ring(2500), 1250), (nets.grid(50, 51), 99), (nets.ring(2100, True), 2099)]
+)
 def test_diameter_of_large_networks_is_an_upper_bound(network, exact):
     facts = network.facts
     assert facts.diameter_is_bound and exact <= facts.diameter <= 2 * exact

@@ -1,6 +1,5 @@
 """From the device's records to the columns of a history."""
 
-
 import jax
 import numpy as np
 

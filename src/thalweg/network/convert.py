@@ -69,7 +69,9 @@ def from_matrix(
     )
 
 
-def from_networkx(graph: nx.Graph, *, weights: Any = None, name: str | None = None, allow_disconnected: bool = False) -> Network:
+def from_networkx(
+    graph: nx.Graph, *, weights: Any = None, name: str | None = None, allow_disconnected: bool = False
+) -> Network:
     """A network from a networkx graph; nodes become agents 0..n-1 in the graph's own order.
 
     `weights`: as elsewhere, or "weight" to take the edges' attribute "weight" as W_ij, what is left to 1 staying with the
@@ -98,7 +100,9 @@ def _attribute_weights(graph: nx.Graph, agent: dict, directed: bool) -> np.ndarr
         if sender == receiver:
             continue
         if weight is None:
-            raise ValueError(f'edge ({sender!r}, {receiver!r}) has no attribute "weight"; set it, or pass weights="metropolis".')
+            raise ValueError(
+                f'edge ({sender!r}, {receiver!r}) has no attribute "weight"; set it, or pass weights="metropolis".'
+            )
         matrix[agent[receiver], agent[sender]] = weight
         if not directed:
             matrix[agent[sender], agent[receiver]] = weight

@@ -75,4 +75,6 @@ def _weights(network: Network) -> str:
 
 
 def _rounds(rounds: float) -> str:
-    return "never: disagreement does not shrink" if math.isinf(rounds) else f"about {rounds} of plain averaging, without failures"
+    return (
+        "never: disagreement does not shrink" if math.isinf(rounds) else f"about {rounds} of plain averaging, without failures"
+    )
