@@ -66,8 +66,8 @@ class AsyncServer(Server):
     buffer: int = eqx.field(static=True, default=1)
     staleness: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.asarray(0.0))
 
-    def _around(self, executor, rules: Rules, records, central, k):
-        clients, run = super()._around(executor, rules, records, central, k)
+    def _around(self, executor, rules: Rules, records, central):
+        clients, run = super()._around(executor, rules, records, central)
         n, places = self.n, self.slots + self.buffer
         nobody = jnp.zeros(1, jnp.int32)
         start = lambda: self._work(executor, records, central, nobody, nobody, jnp.asarray(0, jnp.int32))

@@ -149,13 +149,9 @@ class ByHand:
     def __init__(self, name: str, executor: OneByOne, deterministic: bool):
         self.name, self.executor, self.deterministic = name, executor, deterministic
 
-    def begin(self, e, rules):
+    def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
-        return e.begin(self.executor, rules)
-
-    def enter(self, e, rules, agents, k):
-        """(local, shared) around agents that restart at round k."""
-        return e.enter(self.executor, rules, agents, k)
+        return e.begin(self.executor, rules, earlier)
 
     def estimates(self, e, local, shared):
         """`[n, d]` every agent's answer."""

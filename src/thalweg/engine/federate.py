@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -99,7 +100,7 @@ def federate(
     began = time.monotonic()
     local, shared = engine.begin(program, rules)
     if start is not None:
-        local, shared = engine.enter(program, rules, _carried(start, local, shared), 0)
+        local, shared = _carried(start, local, shared)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
     sizes = engine.bytes(program, local, shared)
@@ -147,6 +148,7 @@ def federate(
         reference=reference,
         warnings=tuple(said),
         records=(run.local.records, run.shared.central),
+        ids=ids,
     )
 
 
@@ -203,7 +205,7 @@ def _answer(run: Run):
 
 
 def _carried(start: Result, local, shared):
-    """The records of an earlier run of the same algorithm and clients."""
+    """(local, shared) with the records of an earlier run of the same algorithm and clients."""
     if not isinstance(start, Result):
         raise TypeError(f"solve: got {type(start).__name__} as start, expected a Result")
     like = (local.records, shared.central)
@@ -212,7 +214,10 @@ def _carried(start: Result, local, shared):
     )
     if not same:
         raise ValueError("solve(start=…): the earlier run had another algorithm, number of clients or shape of x")
-    return start.records
+    records, central = start.records
+    pick = lambda s: (s.central, s.previous)
+    row = jax.flatten_util.ravel_pytree(start.x)[0]
+    return eqx.tree_at(lambda c: c.records, local, records), eqx.tree_at(pick, shared, (central, row))
 
 
 def _config(problem, algorithm, cohort: Cohort, fleet, engine, plan, seed, stop, rounds) -> dict[str, Any]:

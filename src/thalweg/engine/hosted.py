@@ -141,7 +141,7 @@ class HostedServer(Server):
 
     folder: Path | None = eqx.field(static=True, default=None)
 
-    def begin(self, executor, rules: Rules) -> tuple[Clients, Run]:
+    def begin(self, executor, rules: Rules, earlier: None = None) -> tuple[Clients, Run]:
         one = jnp.zeros(1, jnp.int32)
         pieces = executor.pieces(self.problem, one)
         states = self.first_states(executor, pieces, self.ids[one])
@@ -159,7 +159,7 @@ class HostedServer(Server):
             return states, self._pipelines(pieces, states, server)[0]
 
         records = Stored(store, fresh, _Spec(spec))
-        return self._around(executor, rules, records, Central(server, downlink, memory), 0)
+        return self._around(executor, rules, records, Central(server, downlink, memory))
 
     def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
         if isinstance(local.records, Stored) and not isinstance(k, jax.core.Tracer):

@@ -62,12 +62,8 @@ class Program(eqx.Module):
         """Number of agents."""
 
     @abc.abstractmethod
-    def begin(self, executor, rules: Rules) -> tuple[Any, Any]:
-        """(local, shared) before round 0."""
-
-    @abc.abstractmethod
-    def enter(self, executor, rules: Rules, agents, k) -> tuple[Any, Any]:
-        """(local, shared) around agents that restart at round k."""
+    def begin(self, executor, rules: Rules, earlier: Any = None) -> tuple[Any, Any]:
+        """(local, shared) before round 0, of a first epoch or of one that follows an `earlier` one."""
 
     @abc.abstractmethod
     def one_round(self, executor, rules: Rules, local, shared, k) -> tuple[Any, Any, Any]:

@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from thalweg.algorithm.step import PerAgent
 
+from .epoch import Earlier
 from .loop import Program, Rules, Shared
 from .metrics import Snapshot, estimates, measure
-from .peer_round import Agents, Experiment, init_agents, peer_round, restart_agents
+from .peer_round import Agents, Experiment, init_agents, peer_round
 from .stop import Flags, exchange_flags, first_flags, settled
 from .weather import conditions, first_weather
 
@@ -41,20 +42,12 @@ class Peers(Experiment, Program):
     def n(self) -> int:
         return self.world.ids.shape[0]
 
-    def begin(self, executor, rules: Rules) -> tuple[Local, Shared]:
-        agents = init_agents(executor, self, first_weather(self.key, self.setting, self.world))
-        return self._around(executor, rules, agents, jnp.asarray(0, jnp.int32))
-
-    def enter(self, executor, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
-        return self._around(executor, rules, restart_agents(executor, self, agents, k), k)
-
-    def _around(self, executor, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
-        """The run's own records around given agents, at round `k`."""
+    def begin(self, executor, rules: Rules, earlier: Earlier | None = None) -> tuple[Local, Shared]:
+        agents = init_agents(executor, self, first_weather(self.key, self.setting, self.world), earlier)
         x = estimates(executor, self, agents)
         flags = first_flags(x) if rules.stop is not None and rules.stop.distributed else ()
         no, zero = jnp.asarray(False), jnp.asarray(0, jnp.int32)
-        k = jnp.asarray(k, jnp.int32)
-        return Local(agents, x, flags), Shared(k, k, zero, no, no)
+        return Local(agents, x, flags), Shared(zero, zero, zero, no, no)
 
     def one_round(self, executor, rules: Rules, local: Local, shared: Shared, k) -> tuple[Local, Shared, Any]:
         """One round, with the distributed stop rule beside it."""

@@ -67,12 +67,12 @@ class Server(Federation, Program):
     def n(self) -> int:
         return self.ids.shape[0]
 
-    def begin(self, executor, rules: Rules) -> tuple[Clients, Run]:
+    def begin(self, executor, rules: Rules, earlier: None = None) -> tuple[Clients, Run]:
         states = self.first_states(executor, self.problem.pieces, executor.share(self.ids))
         server = self.first_server(executor)
         memory = executor.network_role("init cohort", self.cohort.init, self.registry)
         uplink, downlink = self._pipelines(self.problem.pieces, states, server)
-        return self._around(executor, rules, (states, uplink), Central(server, downlink, memory), 0)
+        return self._around(executor, rules, (states, uplink), Central(server, downlink, memory))
 
     def first_states(self, executor, pieces, ids):
         """The algorithm's states of the clients `ids` before they were ever drawn."""
@@ -90,19 +90,15 @@ class Server(Federation, Program):
 
         return executor.network_role("init server", init_server, shared, self.problem.x0)
 
-    def enter(self, executor, rules: Rules, agents, k) -> tuple[Clients, Run]:
-        records, central = agents
-        return self._around(executor, rules, records, central, k)
-
-    def _around(self, executor, rules: Rules, records, central: Central, k) -> tuple[Clients, Run]:
-        k, zero, no = jnp.asarray(k, jnp.int32), jnp.asarray(0, jnp.int32), jnp.asarray(False)
+    def _around(self, executor, rules: Rules, records, central: Central) -> tuple[Clients, Run]:
+        zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
         nothing = jnp.zeros(self._mine(), jnp.uint32)
         clients = Clients(records, nothing, nothing)
         x = answer(executor, self, central.state)
         clock = jnp.zeros((), jnp.float32)
-        vitals = jax.eval_shape(lambda: server_round(executor.shapes, self, records, central, clock, k)[2])
+        vitals = jax.eval_shape(lambda: server_round(executor.shapes, self, records, central, clock, zero)[2])
         vitals = jax.tree.map(_blank, vitals)
-        return clients, Run(k, k, zero, no, no, central=central, clock=clock, previous=x, vitals=vitals)
+        return clients, Run(zero, zero, zero, no, no, central=central, clock=clock, previous=x, vitals=vitals)
 
     def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
         rows, central, vitals, drawn, contacted = server_round(executor, self, local.records, shared.central, shared.clock, k)

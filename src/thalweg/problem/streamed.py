@@ -96,7 +96,9 @@ class StreamedRisk(Problem):
         return ExamplesPiece(ones, data, counts, mask)
 
     def local(self, piece: ExamplesPiece) -> EmpiricalRiskLocal:
-        return EmpiricalRiskLocal(piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.function, None)
+        return EmpiricalRiskLocal(
+            piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.function, None
+        )
 
     def with_pieces(self, pieces: PyTree) -> "StreamedRisk":
         return self
