@@ -2,8 +2,6 @@
 
 from typing import Any, ClassVar
 
-import equinox as eqx
-
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import Real
@@ -59,7 +57,7 @@ class FedAvg(ServerAlgorithm[tuple[()]]):
 
     def work(self, local, client, received, context: ClientContext):
         run = self.solver.run(local, received["x"], context)
-        info = ClientInfo(run.loss, run.gradient_norm, run.drift(received["x"]), run.steps)
+        info = ClientInfo.of(run, received["x"])
         return client, {"x": minus(run.x, received["x"])}, info
 
     def update(self, shared, server, aggregate, context: ServerContext):
