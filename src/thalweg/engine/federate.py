@@ -20,7 +20,8 @@ from thalweg.cohort import Cohort, Everyone, Registry, Uniform
 from thalweg.message.payload import HEADER_BYTES
 from thalweg.message.stage import Identity
 from thalweg.observe import History, Ledger, Result, describe
-from thalweg.problem import Problem, Zero
+from thalweg.problem import Problem
+from thalweg.problem.regularizer import Zero
 
 from . import refusals_server as refusals
 from . import setup
