@@ -32,4 +32,3 @@ def minimise(solver: LocalSolver | None, local, x: Any, centre: Any, penalty: An
         y = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), y, x)
     size = norm(correct(gradient, x)).astype(dtype)
     return LocalRun(y, count, jnp.asarray(jnp.nan, dtype), value.astype(dtype), size)
-

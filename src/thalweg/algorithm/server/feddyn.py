@@ -33,7 +33,7 @@ class FedDyn(ServerAlgorithm[Any]):
                  x ← x + Σ_{i arrived} w_i Δ_i / Σ_{i arrived} w_i − h/α
 
     h = Σ w_i λ_i in every round, whoever took part, since a client keeps λ_i only if its message was accepted. A model at which
-    nobody moves has λ_i = ∇f_i(x) and h = 0: the optimum. When all f_i have curvature a and everybody takes part, it contracts
+    nobody moves has λ_i = ∇f_i(x) and h = 0: the optimum, also with inexact local solutions. When all f_i have curvature a and everybody takes part, it contracts
     by max(a, α)/(a + α).
 
     Args:
@@ -51,7 +51,8 @@ class FedDyn(ServerAlgorithm[Any]):
     penalty: Real | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"change": Sum()}
-    handles: ClassVar[frozenset[str]] = frozenset({"constants"})
+    handles: ClassVar[frozenset[str]] = frozenset({"constants", "partial_work"})
+    exact_under: ClassVar[frozenset[str]] = frozenset({"partial", "dropout", "local_steps"})
     claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Acar et al. 2021")
 
     def __check_init__(self):

@@ -54,7 +54,9 @@ class FedOpt(ServerAlgorithm[tuple[()]]):
     def __check_init__(self):
         optimizer = self.server_optimizer
         if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-            raise TypeError(f"FedOpt(server_optimizer={optimizer!r}): expected an optax transformation such as optax.adam(1e-2)")
+            raise TypeError(
+                f"FedOpt(server_optimizer={optimizer!r}): expected an optax transformation such as optax.adam(1e-2)"
+            )
 
     def resolve(self, facts: Facts) -> "FedOpt":
         return filled(self, facts)
