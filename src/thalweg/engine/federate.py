@@ -22,6 +22,7 @@ from thalweg.message.payload import HEADER_BYTES
 from thalweg.message.stage import Identity
 from thalweg.observe import History, Ledger, Result, describe
 from thalweg.problem import Problem
+from thalweg.problem.regularizer import Zero
 
 from . import refusals_server as refusals
 from . import setup
@@ -62,7 +63,7 @@ def federate(
         algorithm=traced(algorithm, problem.dtype),
         cohort=cohort,
         registry=Registry(weights, jnp.ones_like(weights)),
-        public=PublicPart(problem.regularizer, problem.n),
+        public=PublicPart(problem.regularizer or Zero(), problem.n),
         uplink=Identity() if uplink is None else uplink,
         downlink=Identity() if downlink is None else downlink,
         fleet=fleet,
@@ -171,7 +172,7 @@ def _watched(problem: Problem):
 def _facts(problem: Problem, algorithm) -> Facts:
     """L_i and μ_i of the f_i, where something was left open that needs them."""
     needed = algorithm.needs & {"smooth", "strongly_convex"} or refusals.is_open(algorithm)
-    if not needed:
+    if not needed or refusals.does_without(algorithm, problem, ESTIMATED_VARIABLES):
         return Facts(smoothness=None, strong_convexity=0.0, local_smoothness=None, n=problem.n)
     refusals.check_constants(algorithm, problem, ESTIMATED_VARIABLES)
     scale = np.where(problem.weights > 0, problem.n * problem.weights, np.inf)

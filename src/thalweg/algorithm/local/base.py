@@ -20,7 +20,7 @@ class LocalRun(NamedTuple):
     Attributes:
         x: where it ended, y_i.
         steps: steps taken, τ_i.
-        length: Σ of the step sizes, K·η for a constant one.
+        length: Σ of the step sizes, τ_i·η for a constant one.
         loss: mean loss over the minibatches, each before its step.
         gradient_norm: ‖g‖ of the first gradient.
     """
@@ -65,5 +65,8 @@ class LocalSolver(eqx.Module):
         """Whether something was left None, to be filled from the problem's constants."""
 
     @abc.abstractmethod
-    def run(self, local, x: Any, context, correct: Correction = uncorrected) -> LocalRun:
-        """From `x`. `correct(g, y)` is used in place of every gradient g of f_i at y (proximal terms, control variates)."""
+    def run(self, local, x: Any, context, correct: Correction = uncorrected, anchor: Any = None) -> LocalRun:
+        """From `x`. `correct(g, y)` is used in place of every gradient g of f_i at y (proximal terms, control variates).
+
+        With an `anchor` g is g(y) − g(anchor), both on the same minibatch (variance reduction).
+        """
