@@ -1,6 +1,7 @@
 """What is to be minimised: one agent's data and oracle, constants, a central reference, heterogeneity."""
 
 from thalweg.problem import losses
+from thalweg.problem.alone import Alone, Feasibility, alone, feasibility
 from thalweg.problem.base import Local, Problem
 from thalweg.problem.consensus import Consensus
 from thalweg.problem.constants import Constants, estimate_constants
@@ -22,18 +23,22 @@ from thalweg.problem.regularizer import (
 )
 
 __all__ = [
+    "Alone",
     "Consensus",
     "Constants",
     "EmpiricalRisk",
+    "Feasibility",
     "Heterogeneity",
     "Local",
     "Measurements",
     "Problem",
     "Reference",
     "Regularizer",
+    "alone",
     "box",
     "elastic_net",
     "estimate_constants",
+    "feasibility",
     "group_lasso",
     "heterogeneity",
     "l1",
