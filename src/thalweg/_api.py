@@ -8,7 +8,7 @@ from .algorithm import peer as algorithms
 from .algorithm import server
 from .algorithm.peer import *
 from .algorithm.server import *
-from .engine import Debug, RoleFailure, Sharded, Simulated, Stop, solve
+from .engine import Debug, EventDriven, RoleFailure, Sharded, Simulated, Stop, solve
 from .fleet import Fleet
 from .network import Network
 from .observe import History, Ledger, Outcome, Result

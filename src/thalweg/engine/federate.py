@@ -31,6 +31,7 @@ from .progress import watch
 from .server import Server
 from .server_metrics import Evaluation
 from .server_tabulate import ServerTabulator
+from .simulated import EventDriven
 
 # Above this many clients the history keeps no row per client, and records measure no gradients.
 CLIENT_ROWS = 2000
@@ -68,6 +69,8 @@ def federate(
         evaluations=evaluations,
         gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES,
     )
+    if isinstance(engine, EventDriven):
+        refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
     engine, program, plan = planned(engine, program)
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)
@@ -111,7 +114,7 @@ def federate(
     names = problem.names or tuple(f"client {i}" for i in range(problem.n))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
-        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
+        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
     heard = algorithm.remarks(run.shared.central.state, names)
     for text in heard:
         warnings.warn(text, RuntimeWarning, stacklevel=3)

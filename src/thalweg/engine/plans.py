@@ -9,10 +9,12 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from .asynchronous import AsyncServer
 from .debug import ByHand, OneByOne
 from .server import Server
-from .simulated import Sharded, Simulated
+from .simulated import EventDriven, Sharded, Simulated
 
 PLANS = {"vmap": "clients side by side", "sequential": "clients one after another, local steps unrolled"}
 
@@ -23,6 +25,11 @@ def planned(engine: Any, program: Server) -> tuple[Any, Server, str]:
         devices = len(jax.devices()) if engine.devices is None else engine.devices
         slots = -(-program.slots // devices) * devices
         return engine, dataclasses.replace(program, slots=slots), f"{PLANS['vmap']}, on {devices} device(s)"
+    if isinstance(engine, EventDriven):
+        fields = {field.name: getattr(program, field.name) for field in dataclasses.fields(program)}
+        stale = jnp.asarray(engine.staleness, program.problem.dtype)
+        program = AsyncServer(**fields, buffer=engine.buffer, staleness=stale)
+        return engine, program, f"{program.slots} clients at a time, an update after every {engine.buffer} messages"
     if not isinstance(engine, Simulated):
         return engine.open(), program, "role by role"
     plan = engine.plan or ("sequential" if jax.default_backend() == "cpu" and _convolves(program) else "vmap")

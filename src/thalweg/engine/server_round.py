@@ -90,10 +90,8 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     server, downlink = central.state, dict(central.downlink)
     sizes = wire_bytes(e, state, server)
     for index, phase in enumerate(e.algorithm.phases):
-        down = _as_server(
-            executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server
-        )
-        downlink[phase], common, own = _send_down(executor, e, (k, index), down, downlink[phase], draw.members)
+        down = as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
+        downlink[phase], common, own = send_down(executor, e, (k, index), down, downlink[phase], draw.members)
         context = client_context(e, ids, k, index, phase, budgets(e.fleet, draw.members, sizes))
         work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
         state, message, info = as_clients(
@@ -108,13 +106,13 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         arrived, seconds = arrivals(e.fleet, pace, info.steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
         aggregate, counts, dispersion = combine(executor, e, sent, draw, arrived, pace)
         update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
-        server, scalars = _as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
+        server, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
     memory = executor.network_role(
         "learn",
         lambda registry, memory, draw, arrived, info: e.cohort.learn(memory, registry, draw, arrived, info),
         e.registry, central.cohort, draw, arrived, {name: getattr(info, name) for name in e.cohort.reports},
     )  # fmt: skip
-    vitals = _vitals(executor, e, info, draw, arrived, seconds, dispersion, scalars)
+    vitals = Vitals(*average(executor, e, info, draw, arrived, seconds), dispersion, scalars)
     contacted = draw.valid
     return (state, uplink), Central(server, downlink, memory), vitals, replace(draw, valid=arrived), contacted
 
@@ -183,18 +181,23 @@ def message_specs(e: Federation, states, server, phase: str) -> tuple[Any, Any]:
     return jax.eval_shape(exchange, states, server, e.problem.pieces, e.key)
 
 
-def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace):
-    """(aggregate, counts, dispersion) of what the clients sent. Sums run over the cohort in order of id."""
+def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace, scale=None):
+    """(aggregate, counts, dispersion) of what the clients sent. Sums run over the cohort in order of id.
 
-    def weigh(registry, draw, arrived, response):
+    `scale` `[c]` multiplies each message's part in means (staleness).
+    """
+
+    def weigh(registry, draw, arrived, response, scale):
         weights = jnp.where(arrived, registry.weights[draw.members], 0)
         mean = weights * draw.factor / response
         if e.cohort.normalise or not e.cohort.unbiased or not pace.known:
             mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+        if scale is not None:
+            mean = mean * scale
         counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
         return mean, weights, counts
 
-    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response)
+    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
     aggregate = {}
     for field, message in sent.items():
         rule = e.algorithm.combine[field]
@@ -228,7 +231,7 @@ def _dispersion(mean, squares, average):
     return jnp.sqrt(jnp.maximum(jnp.sum(mean * squares.astype(mean.dtype)) / total - center, 0))
 
 
-def _as_server(executor, e: Federation, name, k, index, phase, counts, function, *args):
+def as_server(executor, e: Federation, name, k, index, phase, counts, function, *args):
     """`function(algorithm, public part, server's state, context, …)`, once."""
     key = jax.random.fold_in(round_key(e.key, Stream.ALGORITHM, k, index), Role.SERVER)
     shared, static = eqx.partition((e.algorithm, e.public), eqx.is_array)
@@ -240,7 +243,7 @@ def _as_server(executor, e: Federation, name, k, index, phase, counts, function,
     return executor.network_role(name, one, shared, key, jnp.asarray(k, jnp.int32), counts, *args)
 
 
-def _send_down(executor, e: Federation, when, message, state, members):
+def send_down(executor, e: Federation, when, message, state, members):
     """(pipeline state, what all receive alike, what each receives by itself `[c]`), as the clients decode it."""
     common = {name: leaf for name, leaf in message.items() if not isinstance(leaf, PerClient)}
     own = {name: leaf.values for name, leaf in message.items() if isinstance(leaf, PerClient)}
@@ -250,15 +253,17 @@ def _send_down(executor, e: Federation, when, message, state, members):
     return state, sent, own
 
 
-def _vitals(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds, dispersion, scalars) -> Vitals:
-    def average(registry, draw, arrived, info):
+def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds):
+    """(participants, seconds, mean loss, mean drift, mean steps), by weight; as in `Vitals`."""
+
+    def means(registry, draw, arrived, info):
         weights = jnp.where(arrived, registry.weights[draw.members], 0)
         weights = weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
         mean = lambda values: jnp.sum(jnp.where(arrived, weights * values.astype(weights.dtype), 0))
         return jnp.sum(arrived).astype(jnp.int32), mean(info.loss), mean(info.drift), mean(info.steps)
 
-    count, loss, drift, steps = executor.network_role("vitals", average, e.registry, draw, arrived, info)
-    return Vitals(count, seconds, loss, drift, steps, dispersion, scalars)
+    count, loss, drift, steps = executor.network_role("vitals", means, e.registry, draw, arrived, info)
+    return count, seconds, loss, drift, steps
 
 
 def _reported(e: Federation) -> list[Any]:

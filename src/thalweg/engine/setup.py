@@ -18,10 +18,10 @@ from . import checkpoint as checkpoints
 from . import refusals
 from .debug import Debug
 from .driver import Run
-from .simulated import Sharded, Simulated
+from .simulated import EventDriven, Sharded, Simulated
 from .stop import Stop
 
-ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded}
+ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded, "event-driven": EventDriven}
 # A run whose estimates are this many times larger than at the start has diverged.
 DIVERGENCE = 1e12
 
@@ -68,11 +68,16 @@ def checked_ids(ids, n: int) -> np.ndarray:
 
 
 def traced_stop(stop: Stop | None, dtype) -> Stop | None:
-    """Tolerances and diameter as arrays: another value compiles nothing."""
+    """What the compiled loop sees: tolerances and diameter as arrays, so that another value compiles nothing."""
     if stop is None:
         return None
     return dataclasses.replace(
         stop,
+        above=None,
+        below=None,
+        no_better=None,
+        clock=None,
+        bytes=None,
         progress=jnp.asarray(stop.progress, dtype),
         agreement=jnp.asarray(stop.agreement, dtype),
         diameter=None if stop.diameter is None else jnp.asarray(stop.diameter, jnp.int32),

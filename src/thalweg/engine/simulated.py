@@ -56,6 +56,32 @@ class Simulated(eqx.Module):
         return _shared_answer(_executor(self.deterministic), e, shared)
 
 
+class EventDriven(Simulated):
+    """A server that does not wait for its clients, on the virtual clock of a fleet (`tw.solve(fleet=…)`).
+
+    The algorithm's cohort is how many clients work at a time; the server updates after every `buffer` messages. `FedAvg` with
+    buffer 1 is FedAsync in its form of updates, with a larger buffer FedBuff. With devices that take no time and a buffer for
+    everybody, it equals the synchronous run.
+
+    Attributes:
+        buffer: messages per update.
+        staleness: a; a message whose model is τ updates old counts with the weight (1 + τ)^−a.
+
+    Cong Xie, Sanmi Koyejo, Indranil Gupta, *Asynchronous federated optimization*, OPT 2020; John Nguyen et al., *Federated
+    learning with buffered asynchronous aggregation*, AISTATS 2022.
+    """
+
+    buffer: int = eqx.field(static=True, default=1)
+    staleness: float = 0.5
+    name = "event-driven"
+
+    def __check_init__(self):
+        if not isinstance(self.buffer, int) or self.buffer < 1:
+            raise ValueError(f"EventDriven(buffer={self.buffer!r}): expected a whole number ≥ 1")
+        if not self.staleness >= 0:
+            raise ValueError(f"EventDriven(staleness={self.staleness!r}): expected a number ≥ 0")
+
+
 class Sharded(eqx.Module):
     """The same program with the agent axis sharded over devices: each device works for a block of agents.
 

@@ -182,7 +182,7 @@ def solve(
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
-        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
+        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
     unravel = setup.unraveller(problem)
     estimates = run.engine.estimates(experiment, run.local, run.shared)
     return Result(

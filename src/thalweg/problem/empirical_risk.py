@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from thalweg.data.federated import FederatedData
+from thalweg.data.padding import stack
 from thalweg.problem import checks
 from thalweg.problem.base import Local, Problem, scaled
 from thalweg.problem.constants import Known, Memo, given
@@ -102,8 +104,8 @@ class EmpiricalRisk(Problem):
 
     Arguments:
         loss: `loss(x, example) -> scalar`, differentiable, in `jax.numpy`; define it once, at module level.
-        data: a list of n pytrees with leaves `[m_i, ...]` (m_i may differ), or one pytree with leaves `[n, m, ...]`.
-            Floating arrays are cast to the dtype of x0.
+        data: a list of n pytrees with leaves `[m_i, ...]` (m_i may differ), or one pytree with leaves `[n, m, ...]`, or a
+            `FederatedData`, of which `train` and `names` are taken. Floating arrays are cast to the dtype of x0.
         x0: the common starting point, a pytree of floating arrays.
         weights: "examples" (w_i ∝ m_i: the optimum is that of the pooled data), "uniform" (every agent counts the
             same), or `[n]`.
@@ -141,6 +143,8 @@ class EmpiricalRisk(Problem):
         names: Sequence[str] | None = None,
     ):
         self.x0 = checks.start(x0)
+        if isinstance(data, FederatedData):
+            data, names = data.train, data.names if names is None else names
         padded, counts = pad_agents(data, names)
         n = len(counts)
         self.names = checks.agent_names(names, n)
@@ -185,9 +189,7 @@ def _weights(weights: Any, counts: np.ndarray) -> Any:
 
 
 def pad_agents(data: PyTree, names: Sequence[str] | None) -> tuple[PyTree, np.ndarray]:
-    """All examples as NumPy arrays `[n, max m_i, ...]`, and the counts m_i, int64 `[n]`.
-
-    Padding repeats an agent's first example: a real record, on which the loss is as finite as on any other.
+    """All examples as NumPy arrays `[n, max m_i, ...]`, padded as by `stack`, and the counts m_i, int64 `[n]`.
 
     Raises:
         ValueError: an agent without data, arrays of one agent that differ in length, NaN, differing structures.
@@ -211,12 +213,7 @@ def pad_agents(data: PyTree, names: Sequence[str] | None) -> tuple[PyTree, np.nd
     counts = np.array([_count(part, i, names) for i, part in enumerate(parts)])
     _refuse_empty(counts, names)
     checks.finite(parts, names, per_agent=True)
-    longest = counts.max()
-
-    def pad(leaf):
-        return np.concatenate([leaf, np.repeat(leaf[:1], longest - len(leaf), axis=0)])
-
-    return jax.tree.map(lambda *leaves: np.stack([pad(leaf) for leaf in leaves]), *parts), counts
+    return jax.tree.map(lambda *leaves: stack(leaves, int(counts.max())), *parts), counts
 
 
 def _count(part: PyTree, i: int, names: Sequence[str] | None) -> int:

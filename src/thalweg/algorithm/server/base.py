@@ -29,9 +29,10 @@ class ClientContext(eqx.Module):
         unroll: whether loops over local steps should be unrolled (static; the engine knows when it pays).
     """
 
+    # Shapes are those of one client; the engine builds the contexts of a cohort at once, with an axis in front.
     key: Array
-    round: Int[Array, ""]
-    budget: Int[Array, ""] | None = None
+    round: Array
+    budget: Array | None = None
     phase: str = eqx.field(static=True, default="round")
     unroll: bool = eqx.field(static=True, default=False)
 
