@@ -138,7 +138,9 @@ def feasibility(problem: Problem, bounds: Any, prices: Any, tol: float | int = 1
     excess = found.objective - limits_mean
     with jax.enable_x64(True):
         exact = in_float64(problem)
-        losses = np.asarray(exact.losses(found.x)) + (0.0 if exact.regularizer is None else float(exact.regularizer.value(found.x)))
+        losses = np.asarray(exact.losses(found.x)) + (
+            0.0 if exact.regularizer is None else float(exact.regularizer.value(found.x))
+        )
     margin = tol * max(1.0, abs(found.objective), abs(limits_mean))
     infeasible = excess > margin
     order = [int(i) for i in np.argsort(-shares) if shares[i] > 1e-3]

@@ -173,7 +173,7 @@ class ConstrainedFL(ServerAlgorithm[tuple[()]]):
         multipliers = np.asarray(server.weights * server.integral, float)
         if multipliers.sum() > 0:
             shares = multipliers / multipliers.sum()
-            mean = float(np.sum(np.where(shares > 0, shares * excess, 0)))
+            mean = float(np.sum(shares * np.where(shares > 0, excess, 0)))
             if mean > 0:
                 holding = np.flatnonzero(shares > 1e-3)
                 holding = holding[np.argsort(-shares[holding])]

@@ -2,8 +2,6 @@
 
 from typing import Any, ClassVar
 
-import equinox as eqx
-
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import Real

@@ -45,7 +45,9 @@ class QFFL(ServerAlgorithm[tuple[()]]):
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mean(), "h": Mean()}
     handles: ClassVar[frozenset[str]] = frozenset({"partial_work"})
-    claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="Li et al. 2020, Lemma on the local Lipschitz constant")
+    claims: ClassVar[Claims] = Claims(
+        exact=False, rate="linear", theorem="Li et al. 2020, Lemma on the local Lipschitz constant"
+    )
 
     def __check_init__(self):
         if isinstance(self.q, int | float) and not self.q >= 0:
