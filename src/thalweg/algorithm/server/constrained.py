@@ -29,7 +29,7 @@ def _bounds(value: Any) -> Any:
 
 
 class ConstrainedServer(eqx.Module):
-    """The model `x`, the scale σ; per client the price's integral part μ, the price in force, b, w, the newest loss, who was heard."""
+    """The model `x`, the scale σ; of each client μ, the price p, b, w, the newest loss, and whether it was ever heard."""
 
     x: Any
     scale: Float[Array, ""]
@@ -73,9 +73,11 @@ class ConstrainedFL(ServerAlgorithm[tuple[()]]):
 
     Assumptions: convex, smooth f_i and bounds that some model meets strictly (Slater). Claim: with one full-batch step the fixed
     point is the optimum with its multipliers, and the limit for small γ; with more local steps the bounds hold just as well, and
-    the average is optimal for the drifted updates of federated averaging. The primal–dual method is that of Kenneth Arrow, Leonid Hurwicz, Hirofumi Uzawa, *Studies in
-    linear and non-linear programming*, Stanford University Press 1958; with a proportional part: Adam Stooke, Joshua Achiam,
-    Pieter Abbeel, *Responsive safety in reinforcement learning by PID Lagrangian methods*, ICML 2020.
+    the average is optimal for the drifted updates of federated averaging.
+
+    The primal–dual method: Kenneth Arrow, Leonid Hurwicz, Hirofumi Uzawa, *Studies in linear and non-linear programming*, Stanford
+    University Press 1958; with a proportional part: Adam Stooke, Joshua Achiam, Pieter Abbeel, *Responsive safety in reinforcement
+    learning by PID Lagrangian methods*, ICML 2020.
     """
 
     bounds: Any = eqx.field(converter=_bounds, default=float("inf"))

@@ -1,6 +1,6 @@
 """A shared model that is good after one step of each client's own."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -85,7 +85,7 @@ class PerFedAvg(Averaging):
     cohort: Cohort | int | None = None
     server_learning_rate: Real = 1.0
     adaptation: Real = 0.1
-    order: Literal["exact", "first", "hessian_free"] = eqx.field(static=True, default="exact")
+    order: str = eqx.field(static=True, default="exact")
     probe: Real = 1e-3
 
     claims: ClassVar[Claims] = Claims(exact=False, rate="sublinear", theorem="Fallah, Mokhtari and Ozdaglar 2020")
