@@ -199,7 +199,7 @@ def test_bounds_relative_to_what_each_reaches_alone():
     bounds = 1.04 * tw.alone(problem).losses
     result = tw.solve(problem, tw.ConstrainedFL(bounds), rounds=6000)
     reached = np.asarray(problem.folded().losses(result.x))
-    assert (reached <= bounds * (1 + 1e-6)).all()
+    assert (reached <= bounds * (1 + 1e-4)).all()
     assert not result.warnings
     plain = tw.reference(problem).x
     assert (np.asarray(problem.folded().losses(plain)) > bounds).any()
