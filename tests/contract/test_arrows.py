@@ -11,7 +11,7 @@ import thalweg
 
 ROOT = Path(thalweg.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-CONCEPTS = ("problem", "network", "message", "algorithm", "engine", "observe", "data")
+CONCEPTS = ("problem", "network", "message", "algorithm", "engine", "observe", "data", "models")
 
 # concept → what it must never import (DESIGN §3)
 FORBIDDEN = {
@@ -19,6 +19,7 @@ FORBIDDEN = {
     "network": {"engine", "problem", "algorithm", "message", "observe", "apps", "cli", "experiment"},
     "message": {"engine", "problem", "network", "algorithm", "observe", "apps", "cli", "experiment"},
     "algorithm": {"engine", "problem", "network", "observe", "apps", "cli", "experiment"},
+    "models": {"engine", "network", "message", "observe", "apps", "cli", "experiment"},
     "observe": {"engine", "problem", "network", "message", "algorithm", "apps", "cli", "experiment"},
     "engine": {"apps", "cli", "experiment"},
     "data": {"engine", "problem", "network", "message", "algorithm", "observe", "apps", "cli", "experiment"},

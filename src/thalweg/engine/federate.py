@@ -63,7 +63,7 @@ def federate(
         algorithm=traced(algorithm, problem.dtype),
         cohort=cohort,
         registry=Registry(weights, jnp.ones_like(weights)),
-        public=PublicPart(problem.regularizer or Zero(), problem.n),
+        public=PublicPart(problem.regularizer or Zero(), problem.n, weights),
         uplink=Identity() if uplink is None else uplink,
         downlink=Identity() if downlink is None else downlink,
         fleet=fleet,
@@ -120,6 +120,9 @@ def federate(
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
         outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
+    heard = algorithm.remarks(run.shared.central.state, names)
+    for text in heard:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
     unravel = setup.unraveller(problem)
     own = None
     if "personal" in algorithm.handles:
@@ -147,7 +150,7 @@ def federate(
         graph={"edges": np.zeros((0, 2), int), "positions": None, "directed": False, "facts": {}},
         config=_config(asked, algorithm, cohort, fleet, engine, plan, seed, stop, rounds),
         reference=reference,
-        warnings=tuple(said),
+        warnings=(*said, *heard),
         records=(run.local.records, run.shared.central),
         ids=ids,
     )

@@ -148,7 +148,7 @@ def evaluate(executor, e, records, server) -> dict[str, Array]:
 
             def one(a, local, c, state, examples, count, server, metric=metric):
                 x = a.estimate(server, state if "personal" in a.handles else None)
-                each = jax.vmap(metric, in_axes=(None, 0))(x, examples).astype(jnp.float32)
+                each = jax.vmap(_with(metric, local), in_axes=(None, 0))(x, examples).astype(jnp.float32)
                 real = jnp.arange(each.shape[0]) < count
                 return jnp.sum(jnp.where(real, each, 0)) / count
 
@@ -160,13 +160,21 @@ def evaluate(executor, e, records, server) -> dict[str, Array]:
         else:
             shared, static = eqx.partition(e.algorithm, eqx.is_array)
 
-            def pooled(shared, server, examples, metric=metric, static=static):
+            def pooled(shared, server, examples, frozen, metric=metric, static=static):
                 x = eqx.combine(shared, static).estimate(server, None)
-                each = jax.lax.map(lambda example: metric(x, example), examples, batch_size=POOL)
+                measured = metric if frozen is None else lambda x, example: metric(x, example, frozen)
+                each = jax.lax.map(lambda example: measured(x, example), examples, batch_size=POOL)
                 return jnp.mean(each.astype(jnp.float32))
 
-            found[name] = executor.network_role(f"evaluate {name}", pooled, shared, server, evaluation.pieces)
+            frozen = getattr(e.problem, "frozen", None)
+            found[name] = executor.network_role(f"evaluate {name}", pooled, shared, server, evaluation.pieces, frozen)
     return found
+
+
+def _with(metric, local):
+    """`metric(x, example)`, given what the problem has frozen, as its loss is."""
+    frozen = getattr(local, "frozen", None)
+    return metric if frozen is None else lambda x, example: metric(x, example, frozen)
 
 
 # Examples of a pool that are evaluated at once.

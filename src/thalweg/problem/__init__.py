@@ -1,6 +1,7 @@
 """What is to be minimised: one agent's data and oracle, constants, a central reference, heterogeneity."""
 
 from thalweg.problem import losses
+from thalweg.problem.alone import Alone, Feasibility, alone, feasibility
 from thalweg.problem.base import Local, Problem
 from thalweg.problem.consensus import Consensus
 from thalweg.problem.constants import Constants, estimate_constants
@@ -23,9 +24,11 @@ from thalweg.problem.regularizer import (
 from thalweg.problem.streamed import StreamedRisk
 
 __all__ = [
+    "Alone",
     "Consensus",
     "Constants",
     "EmpiricalRisk",
+    "Feasibility",
     "Heterogeneity",
     "Local",
     "Measurements",
@@ -33,9 +36,11 @@ __all__ = [
     "Reference",
     "Regularizer",
     "StreamedRisk",
+    "alone",
     "box",
     "elastic_net",
     "estimate_constants",
+    "feasibility",
     "group_lasso",
     "heterogeneity",
     "l1",

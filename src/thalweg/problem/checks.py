@@ -182,8 +182,8 @@ def regularizer(term: Any, x0: PyTree) -> Regularizer | None:
     return term
 
 
-def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str) -> None:
-    """Trace `loss(x0, one)` and its gradient, without computing.
+def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str, frozen: PyTree = None) -> None:
+    """Trace `loss(x0, one)`, or `loss(x0, one, frozen)`, and its gradient, without computing.
 
     Raises:
         TypeError: not a function, or one that cannot be hashed.
@@ -198,8 +198,9 @@ def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str) -> None:
             "loss holds arrays, which compiled code cannot tell apart; pass a plain function, "
             f"e.g. def loss(x, data): ..., and put the arrays into x0 or the data ({error})"
         ) from error
+    extra = () if frozen is None else (frozen,)
     try:
-        result = jax.eval_shape(loss, x0, one)
+        result = jax.eval_shape(loss, x0, one, *extra)
     except Exception as error:
         shapes = jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", (x0, one))
         error.add_note(f"thalweg: raised while tracing {called} with x and data of {shapes}")
@@ -214,7 +215,7 @@ def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str) -> None:
             "comparisons and counts (accuracy) have no gradient, use a smooth loss"
         )
     try:
-        jax.eval_shape(jax.grad(loss), x0, one)
+        jax.eval_shape(jax.grad(loss), x0, one, *extra)
     except Exception as error:
         raise ValueError(f"{called} is not differentiable: {error}; expected a loss that jax.grad accepts") from error
 

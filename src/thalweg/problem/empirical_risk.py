@@ -48,8 +48,13 @@ class EmpiricalRiskLocal(Local):
     count: Array | None
     mask: Array | None
     regularizer: Regularizer
+    frozen: PyTree
     function: Callable = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
+
+    def one(self, x: PyTree, example: PyTree) -> Any:
+        """loss(x, example), with what is frozen where there is something."""
+        return self.function(x, example) if self.frozen is None else self.function(x, example, self.frozen)
 
     @property
     def max_examples(self) -> int:
@@ -62,7 +67,7 @@ class EmpiricalRiskLocal(Local):
         return self.max_examples if self.count is None else self.count
 
     def loss(self, x):
-        each = jax.vmap(self.function, in_axes=(None, 0))(x, self.data)
+        each = jax.vmap(self.one, in_axes=(None, 0))(x, self.data)
         if self.mask is None or self.count is None:
             return jnp.mean(each)
         return jnp.sum(each * self.mask.astype(each.dtype)) / self.count.astype(each.dtype)
@@ -74,7 +79,7 @@ class EmpiricalRiskLocal(Local):
     def batch_grad(self, x: PyTree, indices: Int[Array, " batch"]) -> PyTree:
         """∇ of n·w_i·(mean loss over the examples at `indices`)."""
         batch = jax.tree.map(lambda leaf: leaf[indices], self.data)
-        each = jax.vmap(self.function, in_axes=(None, 0))
+        each = jax.vmap(self.one, in_axes=(None, 0))
         return scaled(jax.grad(lambda x: jnp.mean(each(x, batch)))(x), self.scale)
 
     def batch_value_and_grad(self, x: PyTree, indices: Int[Array, " batch"], real: Any = None) -> tuple[Any, PyTree]:
@@ -82,7 +87,7 @@ class EmpiricalRiskLocal(Local):
         batch = jax.tree.map(lambda leaf: leaf[indices], self.data)
 
         def mean(x):
-            each = jax.vmap(self.function, in_axes=(None, 0))(x, batch)
+            each = jax.vmap(self.one, in_axes=(None, 0))(x, batch)
             if real is None:
                 return jnp.mean(each)
             return jnp.sum(jnp.where(real, each, 0)) / jnp.maximum(jnp.sum(real), 1).astype(each.dtype)
@@ -96,7 +101,7 @@ class EmpiricalRiskLocal(Local):
     def example_grad(self, x: PyTree, index: Any) -> PyTree:
         """n·w_i·∇loss(x, example `index`); its mean over the own examples is ∇φ_i(x)."""
         example = jax.tree.map(lambda leaf: leaf[index], self.data)
-        return scaled(jax.grad(self.function)(x, example), self.scale)
+        return scaled(jax.grad(self.one)(x, example), self.scale)
 
     def _prox(self, v, step, x_init):
         return solve_prox(self.value, v, step, x_init)
@@ -113,6 +118,9 @@ class EmpiricalRisk(Problem):
         weights: "examples" (w_i ∝ m_i: the optimum is that of the pooled data), "uniform" (every agent counts the
             same), or `[n]`.
         batch_size: examples in a minibatch of `stochastic_grad`, drawn with replacement; all of them when left out.
+        frozen: a pytree of arrays that the loss needs and that is not trained (pretrained parameters): the loss is then
+            `loss(x, example, frozen)`. It is the same for all agents, held once, and an argument of compiled code. Floating arrays
+            keep their dtype.
         regularizer, smoothness, strong_convexity, names: as for `Consensus`.
 
     Agents with fewer examples are padded with a repeated example of weight 0, so no padding can turn into NaN.
@@ -127,6 +135,7 @@ class EmpiricalRisk(Problem):
     regularizer: Regularizer | None
     counts: np.ndarray
     curvature: tuple[np.ndarray | None, np.ndarray | None]
+    frozen: PyTree
     function: Callable = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
     names: tuple[str, ...] | None = eqx.field(static=True)
@@ -140,6 +149,7 @@ class EmpiricalRisk(Problem):
         *,
         weights: Any = "examples",
         batch_size: Any = None,
+        frozen: PyTree = None,
         regularizer: Any = None,
         smoothness: Any = None,
         strong_convexity: Any = None,
@@ -160,9 +170,10 @@ class EmpiricalRisk(Problem):
         constants = given(smoothness, strong_convexity, n)
         self.curvature = (constants.smoothness, constants.strong_convexity)
         self.function, self.memo = loss, Memo()
+        self.frozen = None if frozen is None else jax.tree.map(jnp.asarray, frozen)
         self.pieces = self._pack(padded)
         first = jax.tree.map(lambda leaf: leaf[0, 0], self.pieces.data)
-        checks.loss_function(loss, self.x0, first, "loss(x, example)")
+        checks.loss_function(loss, self.x0, first, "loss(x, example)", self.frozen)
         looked_at = self._looked_at()
         checks.finite_gradients(looked_at.gradients(self.x0), looked_at.losses(self.x0), self.names)
 
@@ -184,8 +195,9 @@ class EmpiricalRisk(Problem):
 
     def local(self, piece: ExamplesPiece) -> EmpiricalRiskLocal:
         return EmpiricalRiskLocal(
-            piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.function, self.batch_size
-        )
+            piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.frozen, self.function,
+            self.batch_size,
+        )  # fmt: skip
 
     def _known_constants(self) -> Known:
         return Known(*self.curvature, "given").times(self.n * self.weights)

@@ -44,6 +44,11 @@ class FoldedLocal(Local):
         return value + term.astype(value.dtype), self._plus_r(gradient, x)
 
     @property
+    def frozen(self) -> Any:
+        """What the loss needs and is not trained, or None."""
+        return getattr(self.base, "frozen", None)
+
+    @property
     def count(self) -> Any:
         """m_i where agents differ in it, else None."""
         return self.base.count
@@ -87,6 +92,10 @@ class Folded(Problem):
     @property
     def weights(self) -> Any:
         return self.base.weights
+
+    @property
+    def frozen(self) -> PyTree:
+        return getattr(self.base, "frozen", None)
 
     @property
     def names(self) -> tuple[str, ...] | None:

@@ -63,6 +63,11 @@ def softmax_cross_entropy(logits, label):
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
+def poisson(log_rate, count):
+    """exp(η) − count·η: the negative log-likelihood of a Poisson count with rate exp(η), up to a constant. Convex in η."""
+    return jnp.exp(log_rate) - count * log_rate
+
+
 def exponential_hazard(log_hazard, outcome):
     """exp(η)·t − δ·η with outcome (t, δ) `[..., 2]`: the negative log-likelihood of a constant hazard exp(η), right-censored.
 
