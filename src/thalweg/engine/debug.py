@@ -75,10 +75,10 @@ class OneByOne:
         return self._compile(name, function)(jnp.asarray(0, jnp.uint32), *args)
 
     def post(self, common: Any, each: Any) -> None:
-        first = jax.tree.map(lambda leaf: leaf[:, 0], each)  # encodings have one size: any slot stands for all
-        n = jax.tree.leaves((common, each))[0].shape[0]
         if not self.check:
             return
+        first = jax.tree.map(lambda leaf: leaf[:, 0], each)  # encodings have one size: any slot stands for all
+        n = jax.tree.leaves((common, each))[0].shape[0]
         self.wire.append([len(pack(jax.tree.map(lambda leaf, i=i: leaf[i], (common, first)))) for i in range(n)])
 
     @contextlib.contextmanager
@@ -90,6 +90,9 @@ class OneByOne:
             failure.round = k
             failure.add_note(f"in round {k}")
             raise
+
+    def settle(self, messages: Any) -> Any:
+        return messages
 
     def everyone(self, tree: Any) -> Any:
         return tree

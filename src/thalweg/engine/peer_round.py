@@ -199,9 +199,10 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
     """Route every field to its receivers and combine it there."""
     world, changing = e.world, not e.setting.constant
     mail, inbox = dict(mail), {}
+    kinds = {field: WEIGHTED.get(type(e.algorithm.combine[field])) for field in sent}
+    sent = sent | executor.settle({field: own for field, own in sent.items() if kinds[field] not in world.dense})
     for field, own in sent.items():
-        rule = e.algorithm.combine[field]
-        kind = WEIGHTED.get(type(rule))
+        rule, kind = e.algorithm.combine[field], kinds[field]
         if kind in world.dense:
             inbox[field] = jax.tree.map(lambda leaf, kind=kind: _dense(world.dense[kind], leaf), executor.everyone(own))
             continue
