@@ -83,7 +83,9 @@ def _returns_data(node: Definition) -> bool:
 
 def _makes(package: str, kind: str) -> dict[str, str]:
     """What makes a `kind`: the package's functions that return a subclass of it, or else its subclasses."""
-    is_one = lambda node: isinstance(node, ast.ClassDef) and any(ast.unparse(base).partition("[")[0] == kind for base in node.bases)
+    is_one = lambda node: (
+        isinstance(node, ast.ClassDef) and any(ast.unparse(base).partition("[")[0] == kind for base in node.bases)
+    )
     made = lambda node: _resolve(ROOT / package / "__init__.py", ast.unparse(node.returns)) if node.returns else None
     functions = _exported(package, lambda node: isinstance(node, ast.FunctionDef) and is_one(made(node)))
     return functions or _exported(package, is_one)

@@ -157,7 +157,9 @@ class Experiment:
             raise ValueError(f"{folder} already holds a run: `thalweg resume {folder}` continues it, or choose another folder")
         stated = problems.build(self.problem, self.base, np.dtype(self.settings.dtype))
         algorithm, stop = self.algorithm.build(), None if self.stop is None else _made("stop", Stop, self.stop)
-        around = self._with_server(algorithm, stated.problem.n) if self.network is None else self._with_network(algorithm, stated)
+        around = (
+            self._with_server(algorithm, stated.problem.n) if self.network is None else self._with_network(algorithm, stated)
+        )
         central = self._reference(stated.problem)
         with folder.starting(self.name, self.base, self.source, self.content, self.hash):
             result = solve(

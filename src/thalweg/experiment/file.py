@@ -37,7 +37,7 @@ from .networks import NetworkTable
 from .problems import KINDS, ProblemTable
 from .signature import KNOWN, read_table
 
-TABLES = ("problem", "network", "fleet", "algorithm", "stop", "run")
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet")
 
 
 def load(path: str | Path) -> Experiment:
@@ -118,7 +118,9 @@ def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, setti
             "devices are [fleet]"
         )
     if settings.report:
-        raise Mistake(f"run.report: got {shown(settings.report)}, expected nothing: {name} has a server, and no peers that report")
+        raise Mistake(
+            f"run.report: got {shown(settings.report)}, expected nothing: {name} has a server, and no peers that report"
+        )
 
 
 def _fleet(table: Any) -> Any:
