@@ -120,9 +120,9 @@ def beside_peers(workload: str, peers: list[str], seed: int) -> None:
 
 
 def examples_of(client):
-    """20 examples of a client, made from its id: logistic labels about a model of its own."""
+    """10 examples of a client, made from its id: logistic labels about a model of its own."""
     shift, noise = jax.random.split(jax.random.fold_in(jax.random.key(0), client))
-    features = jax.random.normal(noise, (20, SCALE_VARIABLES))
+    features = jax.random.normal(noise, (10, SCALE_VARIABLES))
     own = 1 + 0.3 * jax.random.normal(shift, (SCALE_VARIABLES,))
     return features, (features @ own > 0).astype(jnp.float32)
 
@@ -132,10 +132,10 @@ MODEL = tw.losses.linear_model(tw.losses.logistic, fit_intercept=False)
 
 def one_scale(n: int) -> dict:
     """SCAFFOLD over n registered clients, in this process."""
-    source = tw.data.Generated(examples_of, n=n, count=20)
+    source = tw.data.Generated(examples_of, n=n, count=10)
     problem = tw.StreamedRisk(MODEL, source, MODEL.start(SCALE_VARIABLES, dtype=jnp.float32))
     cohort = min(SCALE_COHORT, n // 2)
-    algorithm = tw.SCAFFOLD(tw.LocalSGD(0.05, epochs=1, batch_size=10), cohort=cohort)
+    algorithm = tw.SCAFFOLD(tw.LocalSGD(0.05, epochs=1, batch_size=5), cohort=cohort)
     marks = []
     result = tw.solve(
         problem,
@@ -158,7 +158,7 @@ def one_scale(n: int) -> dict:
 def scale() -> None:
     """A table of rounds per second and memory against the number of registered clients, each in a process of its own."""
     print(
-        f"\nSCAFFOLD, client state kept on disk, {SCALE_VARIABLES} variables, 20 generated examples each, {SCALE_ROUNDS} rounds"
+        f"\nSCAFFOLD, client state kept on disk, {SCALE_VARIABLES} variables, 10 generated examples each, {SCALE_ROUNDS} rounds"
     )
     for n in SIZES:
         command = [sys.executable, "-m", "benchmarks.federated", "--one-scale", str(n)]
