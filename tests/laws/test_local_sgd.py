@@ -49,6 +49,13 @@ def context(seed=0, k=0, budget=None):
     return ClientContext(key, jnp.asarray(k, jnp.int32), budget)
 
 
+def many(solver, local, draws):
+    """Runs from 0 with `draws` different keys."""
+    keys = jax.random.key_data(jax.random.split(jax.random.key(1), draws))
+    one = lambda key: solver.run(local, jnp.zeros(7), ClientContext(key, jnp.asarray(0, jnp.int32)))
+    return jax.jit(jax.vmap(one))(keys)
+
+
 @pytest.mark.parametrize("batch_size", [3, 7, 50, 1])
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_an_epoch_visits_every_example_once(batch_size, epochs):
@@ -71,19 +78,15 @@ def test_an_epoch_visits_every_example_once(batch_size, epochs):
 
 def test_every_epoch_and_every_key_has_an_order_of_its_own():
     """Who is in the smaller last minibatch tells orders apart."""
-    local = unit_examples()[0]
-    one = lambda seed: np.asarray(tw.LocalSGD(1.0, epochs=1, batch_size=3).run(local, jnp.zeros(7), context(seed)).x)
-    last = [int(np.argmax(one(seed))) for seed in range(12)]
-    assert len(set(last)) > 3
-    y = [np.asarray(tw.LocalSGD(1.0, epochs=2, batch_size=3).run(local, jnp.zeros(7), context(seed)).x) for seed in range(6)]
-    assert any((np.abs(v - 4 / 3) < 1e-9).sum() == 2 for v in y)  # not the same one in both epochs
+    ends = lambda epochs: many(tw.LocalSGD(1.0, epochs=epochs, batch_size=3), unit_examples()[0], 30).x
+    assert len(set(np.argmax(np.asarray(ends(1)), axis=1))) > 3
+    assert (np.isclose(np.asarray(ends(2)), 4 / 3).sum(1) == 2).any()  # not the same one in both epochs
 
 
 def test_the_order_is_uniform():
-    local, draws = unit_examples()[1], 2000
-    one = lambda key: tw.LocalSGD(1.0, epochs=1, batch_size=3).run(local, jnp.zeros(7), ClientContext(key, jnp.asarray(0))).x
-    keys = jax.random.key_data(jax.random.split(jax.random.key(0), draws))
-    last = np.bincount(np.argmax(np.asarray(jax.jit(jax.vmap(one))(keys)), axis=1), minlength=7)
+    draws = 2000
+    run = many(tw.LocalSGD(1.0, epochs=1, batch_size=3), unit_examples()[1], draws)
+    last = np.bincount(np.argmax(np.asarray(run.x), axis=1), minlength=7)
     np.testing.assert_allclose(last[:4], draws / 4, atol=5 * np.sqrt(draws * 3 / 16))
     assert last[4:].sum() == 0
 
@@ -92,11 +95,8 @@ def test_minibatches_by_steps_are_unbiased():
     """Drawn with replacement among the own examples: E[(y − x)/(η K)] is the mean of −∇."""
     draws, steps, size = 2000, 3, 2
     solver = tw.LocalSGD(0.5, steps=steps, batch_size=size)
-    keys = jax.random.key_data(jax.random.split(jax.random.key(1), draws))
-    for i, local in enumerate(unit_examples()):
-        one = lambda key, local=local: solver.run(local, jnp.zeros(7), ClientContext(key, jnp.asarray(0)))
-        runs = jax.jit(jax.vmap(one))(keys)
-        m = COUNTS[i]
+    for m, local in zip(COUNTS, unit_examples(), strict=True):
+        runs = many(solver, local, draws)
         assert (np.asarray(runs.steps) == steps).all()
         mean = np.asarray(runs.x).mean(0) / (0.5 * steps)
         deviation = np.sqrt((1 / m) * (1 - 1 / m) / (draws * steps * size))
@@ -198,7 +198,7 @@ def test_loss_is_the_mean_before_each_step_and_polyak_steps_add_up():
 
 
 @pytest.mark.parametrize("kind", [tw.LocalSGD, tw.LocalPolyak])
-@pytest.mark.parametrize("changes", [{"steps": 0}, {"epochs": 1, "steps": 1}, {"batch_size": 2.5}, {"epochs": True}])
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"epochs": 1, "steps": 1}, {"batch_size": -3}, {"epochs": True}])
 def test_work_that_is_no_whole_number_is_refused(kind, changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         kind(**changes)
