@@ -12,14 +12,14 @@ os.environ["COLUMNS"] = "120"  # what commands print does not depend on who look
 from jaxtyping import install_import_hook
 
 # Not the parts that speak NumPy and plain Python to users: their own messages are tested, and a type checker would speak first.
-CHECKED = ["algorithm", "data", "engine", "message", "observe", "problem"]
+CHECKED = ["algorithm", "data", "engine", "message", "models", "observe", "problem"]
 
 with install_import_hook([f"thalweg.{part}" for part in CHECKED], "typechecking.check"):
     import thalweg
 
     thalweg.solve  # noqa: B018  (public names load on first use; load them under the type checker)
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

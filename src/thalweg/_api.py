@@ -2,13 +2,13 @@
 
 # ruff: noqa: F401, F403
 
-from . import algorithm, cohort, data, engine, fleet, message, network, observe, problem
+from . import algorithm, cohort, data, engine, fleet, message, models, network, observe, problem
 from .algorithm import *
 from .algorithm import peer as algorithms
 from .algorithm import server
 from .algorithm.peer import *
 from .algorithm.server import *
-from .engine import Debug, RoleFailure, Sharded, Simulated, Stop, solve
+from .engine import Debug, EventDriven, RoleFailure, Sharded, Simulated, Stop, solve
 from .fleet import Fleet
 from .network import Network
 from .observe import History, Ledger, Outcome, Result

@@ -11,7 +11,7 @@ import thalweg
 
 ROOT = Path(thalweg.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-CONCEPTS = ("problem", "network", "message", "algorithm", "engine", "observe", "data")
+CONCEPTS = ("problem", "network", "message", "algorithm", "engine", "observe", "data", "models")
 
 # concept → what it must never import (DESIGN §3)
 FORBIDDEN = {
@@ -19,6 +19,7 @@ FORBIDDEN = {
     "network": {"engine", "problem", "algorithm", "message", "observe", "apps", "cli", "experiment"},
     "message": {"engine", "problem", "network", "algorithm", "observe", "apps", "cli", "experiment"},
     "algorithm": {"engine", "problem", "network", "observe", "apps", "cli", "experiment"},
+    "models": {"engine", "network", "message", "observe", "apps", "cli", "experiment"},
     "observe": {"engine", "problem", "network", "message", "algorithm", "apps", "cli", "experiment"},
     "engine": {"apps", "cli", "experiment"},
     "data": {"engine", "problem", "network", "message", "algorithm", "observe", "apps", "cli", "experiment"},
@@ -52,7 +53,7 @@ def test_import_arrows(concept):
 
 def test_concepts_import_no_names_of_the_root():
     """`from thalweg import …` would load everything, arrows or not; sub-packages and the version apart."""
-    allowed = {*CONCEPTS, "_version", "_extras", "experiment", "apps", "cli", "_api"}
+    allowed = {*CONCEPTS, "_version", "_extras", "_colours", "experiment", "apps", "cli", "_api"}
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in FILES

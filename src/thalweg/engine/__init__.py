@@ -1,8 +1,8 @@
 """Engines: where agents live, the order of a round, keys, failures, clocks."""
 
 from .debug import Debug, RoleFailure
-from .simulated import Sharded, Simulated
+from .simulated import EventDriven, Sharded, Simulated
 from .solve import solve
 from .stop import Stop
 
-__all__ = ["Debug", "RoleFailure", "Sharded", "Simulated", "Stop", "solve"]
+__all__ = ["Debug", "EventDriven", "RoleFailure", "Sharded", "Simulated", "Stop", "solve"]

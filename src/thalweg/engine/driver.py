@@ -16,7 +16,9 @@ from thalweg.observe import History, Outcome
 
 from . import checkpoint
 from .debug import Debug, RoleFailure
+from .limits import judge, limited
 from .loop import Shared
+from .stop import Stop
 
 # A chunk is as long as it takes to be worth a look: progress is shown, and Ctrl-C heard, about this often.
 CHUNK_SECONDS = 0.25
@@ -58,8 +60,12 @@ def drive(
     meta: dict[str, Any],
     tabulate: Any,
     names: tuple[str, ...],
+    stop: Stop | None = None,
 ) -> tuple[Outcome, str]:
-    """Run to `rounds`, to the stop rule, or to the end of somebody's patience. Returns (outcome, reason)."""
+    """Run to `rounds`, to the stop rule, or to the end of somebody's patience. Returns (outcome, reason).
+
+    What `stop` wants judged on the host is judged at every record, so that the end does not depend on chunks.
+    """
     length, saved = 1, time.monotonic()
     start = time.monotonic()
     jax.block_until_ready(run.engine.advance(run.experiment, run.rules, run.local, run.shared, run.round))  # compiles
@@ -71,7 +77,7 @@ def drive(
                 return Outcome.INTERRUPTED, f"stopped by hand after round {run.round}"
             start, before = time.monotonic(), run.round
             try:
-                until = min(rounds, _next_record(run, before + length))
+                until = min(rounds, _next_record(run, before + (1 if limited(stop) else length)))
                 local, shared, records = run.engine.advance(run.experiment, run.rules, run.local, run.shared, until)
             except RoleFailure as failure:
                 _stand_at(run, failure.round, tabulate)
@@ -89,6 +95,9 @@ def drive(
             run.seconds += elapsed
             length = _next_length(length, run.round - before, elapsed)
             show(run.round, run.history)
+            if limited(stop) and (verdict := judge(stop, run.history)) is not None:
+                _save(run, folder, meta, tabulate)
+                return verdict
             if folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(run, folder, meta, tabulate)
                 saved = time.monotonic()
@@ -177,6 +186,7 @@ def _save(run: Run, folder: Path | None, meta: dict[str, Any], tabulate: Any) ->
     columns |= {f"agents/{name}": column for name, column in run.history.agents.items()}
     state = {"round": run.round, "messages": tabulate.counters, "seconds": run.seconds, "compile_seconds": run.compile_seconds}
     checkpoint.save(folder, (run.local, run.shared), meta | state, columns)
+    run.engine.committed(run.local, run.round)
 
 
 @contextlib.contextmanager

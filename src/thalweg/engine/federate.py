@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -32,9 +33,12 @@ from .progress import watch
 from .server import Server
 from .server_metrics import Evaluation
 from .server_tabulate import ServerTabulator
+from .simulated import EventDriven
 
 # Above this many clients the history keeps no row per client, and records measure no gradients.
 CLIENT_ROWS = 2000
+# As many clients of a streamed problem are measured.
+WATCHED = 500
 # Constants of a larger model are not estimated behind the user's back.
 ESTIMATED_VARIABLES = 20_000
 
@@ -59,17 +63,20 @@ def federate(
         algorithm=traced(algorithm, problem.dtype),
         cohort=cohort,
         registry=Registry(weights, jnp.ones_like(weights)),
-        public=PublicPart(problem.regularizer or Zero(), problem.n),
+        public=PublicPart(problem.regularizer or Zero(), problem.n, weights),
         uplink=Identity() if uplink is None else uplink,
         downlink=Identity() if downlink is None else downlink,
         fleet=fleet,
         ids=jnp.asarray(ids, jnp.int32),
         key=jax.random.key_data(jax.random.key(seed)),
         slots=cohort.slots(problem.n),
+        watched=_watched(clients),
         evaluations=evaluations,
-        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES,
+        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and clients.pieces is not None,
     )
-    engine, program, plan = planned(engine, program)
+    if isinstance(engine, EventDriven):
+        refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
+    engine, program, plan = planned(engine, program, None if checkpoint is None else Path(checkpoint) / "records")
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)
     every = int(every or max(1, rounds // 200))
@@ -94,10 +101,10 @@ def federate(
     began = time.monotonic()
     local, shared = engine.begin(program, rules)
     if start is not None:
-        local, shared = engine.enter(program, rules, _carried(start, local, shared), 0)
+        local, shared = _carried(start, local, shared)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
-    sizes = program.bytes(local, shared)
+    sizes = engine.bytes(program, local, shared)
     optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
     tabulate = ServerTabulator(sizes, problem.weights, optimum, reference is not None, keep)
     tabulate.resume(None, local)
@@ -109,10 +116,13 @@ def federate(
         raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
     for text in said:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-    names = problem.names or tuple(f"client {i}" for i in range(problem.n))
+    names = problem.names or (tuple(f"client {i}" for i in range(problem.n)) if keep else ("all clients",))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
-        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names)
+        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
+    heard = algorithm.remarks(run.shared.central.state, names)
+    for text in heard:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
     unravel = setup.unraveller(problem)
     own = None
     if "personal" in algorithm.handles:
@@ -140,15 +150,26 @@ def federate(
         graph={"edges": np.zeros((0, 2), int), "positions": None, "directed": False, "facts": {}},
         config=_config(asked, algorithm, cohort, fleet, engine, plan, seed, stop, rounds),
         reference=reference,
-        warnings=tuple(said),
+        warnings=(*said, *heard),
         records=(run.local.records, run.shared.central),
+        ids=ids,
     )
 
 
 def unscaled(problem: Problem) -> Problem:
     """The same problem whose locals are f_i: a client's weight is applied by `combine`, once."""
+    if problem.pieces is None:
+        return problem
     ones = jax.tree.map(jnp.ones_like, problem.pieces.scale)
     return problem.with_pieces(eqx.tree_at(lambda piece: piece.scale, problem.pieces, ones))
+
+
+def _watched(problem: Problem):
+    """Which clients records measure: a sample where nobody holds the examples of all."""
+    if problem.pieces is not None:
+        return None
+    size = min(problem.n, WATCHED)
+    return jnp.asarray(np.sort(np.random.default_rng(0).choice(problem.n, size, replace=False)), jnp.int32)
 
 
 def _facts(problem: Problem, algorithm) -> Facts:
@@ -188,7 +209,7 @@ def _answer(run: Run):
 
 
 def _carried(start: Result, local, shared):
-    """The records of an earlier run of the same algorithm and clients."""
+    """(local, shared) with the records of an earlier run of the same algorithm and clients."""
     if not isinstance(start, Result):
         raise TypeError(f"solve: got {type(start).__name__} as start, expected a Result")
     like = (local.records, shared.central)
@@ -197,7 +218,10 @@ def _carried(start: Result, local, shared):
     )
     if not same:
         raise ValueError("solve(start=…): the earlier run had another algorithm, number of clients or shape of x")
-    return start.records
+    records, central = start.records
+    pick = lambda s: (s.central, s.previous)
+    row = jax.flatten_util.ravel_pytree(start.x)[0]
+    return eqx.tree_at(lambda c: c.records, local, records), eqx.tree_at(pick, shared, (central, row))
 
 
 def _config(problem, algorithm, cohort: Cohort, fleet, engine, plan, seed, stop, rounds) -> dict[str, Any]:

@@ -72,6 +72,23 @@ def cohort_of(algorithm: ServerAlgorithm, n: int) -> Cohort:
     return cohort
 
 
+def check_asynchronous(engine, algorithm: ServerAlgorithm, cohort: Cohort, fleet: Fleet | None, n: int) -> None:
+    """A server that does not wait: no rounds, so nothing that only rounds have."""
+    name = type(algorithm).__name__
+    if len(algorithm.phases) > 1:
+        raise ValueError(f"EventDriven: {name} exchanges {len(algorithm.phases)} messages in a round, and there are no rounds")
+    if not isinstance(cohort, Everyone | Uniform):
+        raise ValueError(
+            f"EventDriven: got cohort={algorithm.cohort!r}, expected a number of clients that work at a time, or None for all"
+        )
+    if engine.buffer > n:
+        raise ValueError(f"EventDriven(buffer={engine.buffer}): expected at most {n}, the number of clients")
+    if fleet is not None and fleet.selective:
+        raise ValueError(
+            "EventDriven: got a fleet with a deadline, accept or availability; nobody is waited for, so leave them out"
+        )
+
+
 def is_open(algorithm: ServerAlgorithm) -> bool:
     """Whether something was left None that is chosen from the problem's constants."""
     steps = any(part.open() for part in _parts(algorithm) if hasattr(part, "open"))

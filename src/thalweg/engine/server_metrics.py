@@ -76,7 +76,8 @@ def answer(executor, e: Federation, server) -> Float[Array, " d"]:
 def own_answers(executor, e: Federation, records, server) -> Float[Array, "n d"]:
     """Every client's own answer as a row."""
     one = lambda a, local, c, state, server: ravel_pytree(a.estimate(server, state))[0]
-    return as_clients(executor, e, "own answer", one, e.problem.pieces, _context(executor, e), records[0], common=server)
+    pieces, records, ids, _ = e.population(executor, records)
+    return as_clients(executor, e, "own answer", one, pieces, _context(executor, e, ids), records[0], common=server)
 
 
 def measure(executor, e, records, server, x, previous, k, rounds, reference) -> ServerSnapshot:
@@ -95,9 +96,8 @@ def measure(executor, e, records, server, x, previous, k, rounds, reference) -> 
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(own)) & _all_finite(state)
         return value, gradient, own, distance, finite
 
-    context = _context(executor, e, k)
-    outcome = as_clients(executor, e, "measure", one, e.problem.pieces, context, records[0], common=(x, server))
-    weights = e.registry.weights
+    pieces, records, ids, weights = e.population(executor, records)
+    outcome = as_clients(executor, e, "measure", one, pieces, _context(executor, e, ids, k), records[0], common=(x, server))
     gradient = square = jnp.zeros(0, x.dtype)
     if gradients:
         gradient = executor.weighted("gradient", weights, outcome[1])
@@ -140,39 +140,49 @@ def measure(executor, e, records, server, x, previous, k, rounds, reference) -> 
 def evaluate(executor, e, records, server) -> dict[str, Array]:
     """name → metric of the shared answer on a pool of examples, or of every client's own answer on its own, `[n]`."""
     found = {}
+    if any(evaluation.per_client for evaluation in e.evaluations.values()):
+        pieces, own, ids, _ = e.population(executor, records)
     for name, evaluation in e.evaluations.items():
         metric = evaluation.metric
         if evaluation.per_client:
 
             def one(a, local, c, state, examples, count, server, metric=metric):
                 x = a.estimate(server, state if "personal" in a.handles else None)
-                each = jax.vmap(metric, in_axes=(None, 0))(x, examples).astype(jnp.float32)
+                each = jax.vmap(_with(metric, local), in_axes=(None, 0))(x, examples).astype(jnp.float32)
                 real = jnp.arange(each.shape[0]) < count
                 return jnp.sum(jnp.where(real, each, 0)) / count
 
             values = as_clients(
-                executor, e, f"evaluate {name}", one, e.problem.pieces, _context(executor, e), records[0],
+                executor, e, f"evaluate {name}", one, pieces, _context(executor, e, ids), own[0],
                 evaluation.pieces, executor.share(evaluation.counts), common=server,
             )  # fmt: skip
             found[name] = executor.everyone(values)
         else:
             shared, static = eqx.partition(e.algorithm, eqx.is_array)
 
-            def pooled(shared, server, examples, metric=metric, static=static):
+            def pooled(shared, server, examples, frozen, metric=metric, static=static):
                 x = eqx.combine(shared, static).estimate(server, None)
-                each = jax.lax.map(lambda example: metric(x, example), examples, batch_size=POOL)
+                measured = metric if frozen is None else lambda x, example: metric(x, example, frozen)
+                each = jax.lax.map(lambda example: measured(x, example), examples, batch_size=POOL)
                 return jnp.mean(each.astype(jnp.float32))
 
-            found[name] = executor.network_role(f"evaluate {name}", pooled, shared, server, evaluation.pieces)
+            frozen = getattr(e.problem, "frozen", None)
+            found[name] = executor.network_role(f"evaluate {name}", pooled, shared, server, evaluation.pieces, frozen)
     return found
+
+
+def _with(metric, local):
+    """`metric(x, example)`, given what the problem has frozen, as its loss is."""
+    frozen = getattr(local, "frozen", None)
+    return metric if frozen is None else lambda x, example: metric(x, example, frozen)
 
 
 # Examples of a pool that are evaluated at once.
 POOL = 500
 
 
-def _context(executor, e: Federation, k=0):
-    return executor.share(client_context(e, e.ids, k, 0, e.algorithm.phases[0]))
+def _context(executor, e: Federation, ids, k=0):
+    return executor.share(client_context(e, ids, k, 0, e.algorithm.phases[0]))
 
 
 def _all_finite(tree) -> Bool[Array, ""]:

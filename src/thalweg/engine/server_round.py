@@ -31,7 +31,7 @@ from .pace import Pace, arrivals, budgets
 class Federation(eqx.Module):
     """Everything about a run under a server that does not change from round to round.
 
-    `problem` has unscaled clients (every local is f_i); `slots` is the cohort's c, a multiple of the number of devices;
+    `problem` has unscaled clients (every local is f_i); `watched` `[s]` are the clients that records measure, None for all; `slots` is the cohort's c, a multiple of the number of devices;
     with `unroll` clients unroll their loops over local steps.
     """
 
@@ -45,8 +45,17 @@ class Federation(eqx.Module):
     fleet: Fleet | None
     ids: Int[Array, " n"]
     key: PRNGKeyArray
+    watched: Int[Array, " s"] | None
     slots: int = eqx.field(static=True)
     unroll: bool = eqx.field(static=True, default=False)
+
+    def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
+        """(pieces, records, ids, weights summing to one) of the clients that records of the run measure."""
+        if self.watched is None:
+            return self.problem.pieces, records, self.ids, self.registry.weights
+        weights = self.registry.weights[self.watched]
+        own = executor.take(records, self.watched)
+        return executor.pieces(self.problem, self.watched), own, self.ids[self.watched], weights / jnp.sum(weights)
 
 
 class Central(eqx.Module):
@@ -84,16 +93,14 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     """
     draw = draw_cohort(executor, e, central.cohort, k)
     ids, share = e.ids[draw.members], executor.share
-    pieces, old = executor.take(e.problem.pieces, draw.members), executor.take(records, draw.members)
+    pieces, old = executor.pieces(e.problem, draw.members), executor.take(records, draw.members)
     state, uplink = old
     pace = Pace.of(e.fleet, e.registry, draw, ids, round_key(e.key, Stream.SCHEDULE, k), clock)
     server, downlink = central.state, dict(central.downlink)
-    sizes = wire_bytes(e, state, server)
+    sizes = executor.once("bytes", lambda: wire_bytes(e, pieces, state, server))
     for index, phase in enumerate(e.algorithm.phases):
-        down = _as_server(
-            executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server
-        )
-        downlink[phase], common, own = _send_down(executor, e, (k, index), down, downlink[phase], draw.members)
+        down = as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
+        downlink[phase], common, own = send_down(executor, e, (k, index), down, downlink[phase], draw.members)
         context = client_context(e, ids, k, index, phase, budgets(e.fleet, draw.members, sizes))
         work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
         state, message, info = as_clients(
@@ -108,13 +115,13 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         arrived, seconds = arrivals(e.fleet, pace, info.steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
         aggregate, counts, dispersion = combine(executor, e, sent, draw, arrived, pace)
         update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
-        server, scalars = _as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
+        server, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
     memory = executor.network_role(
         "learn",
         lambda registry, memory, draw, arrived, info: e.cohort.learn(memory, registry, draw, arrived, info),
         e.registry, central.cohort, draw, arrived, {name: getattr(info, name) for name in e.cohort.reports},
     )  # fmt: skip
-    vitals = _vitals(executor, e, info, draw, arrived, seconds, dispersion, scalars)
+    vitals = Vitals(*average(executor, e, info, draw, arrived, seconds), dispersion, scalars)
     contacted = draw.valid
     return (state, uplink), Central(server, downlink, memory), vitals, replace(draw, valid=arrived), contacted
 
@@ -133,7 +140,7 @@ def draw_cohort(executor, e: Federation, memory, k) -> Draw:
 
 def as_clients(executor, e: Federation, name: str, function, pieces, context, *args, common=None) -> Any:
     """`function(algorithm, local, context, *args, common)` as every client that `pieces` and `args` have a row of."""
-    skeleton = eqx.tree_at(lambda p: p.pieces, e.problem, None)
+    skeleton = e.problem if e.problem.pieces is None else eqx.tree_at(lambda p: p.pieces, e.problem, None)
     shared, static = eqx.partition((skeleton, e.algorithm), eqx.is_array)
 
     def one(shared, common, piece, context, *rest):
@@ -156,11 +163,11 @@ def client_context(e: Federation, ids, k, index: int, phase: str, budget=None, r
     )
 
 
-def wire_bytes(e: Federation, states, server) -> dict[str, int]:
+def wire_bytes(e: Federation, pieces, states, server) -> dict[str, int]:
     """Payload of one client's messages in one round, from shapes: "up" and "down", all phases together."""
     found = {"up": 0, "down": 0}
     for phase in e.algorithm.phases:
-        down, up = message_specs(e, states, server, phase)
+        down, up = message_specs(e, pieces, states, server, phase)
         encoded = lambda stage, message: jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message)
         found["down"] += payload_bytes(encoded(e.downlink, down))
         found["up"] += payload_bytes(encoded(e.uplink, up))
@@ -168,8 +175,8 @@ def wire_bytes(e: Federation, states, server) -> dict[str, int]:
     return found
 
 
-def message_specs(e: Federation, states, server, phase: str) -> tuple[Any, Any]:
-    """(what one client receives, what it sends) in a phase, as shapes."""
+def message_specs(e: Federation, pieces, states, server, phase: str) -> tuple[Any, Any]:
+    """(what one client receives, what it sends) in a phase, as shapes; of any clients' pieces and states."""
     first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
 
     def exchange(states, server, pieces, key):
@@ -180,21 +187,26 @@ def message_specs(e: Federation, states, server, phase: str) -> tuple[Any, Any]:
         local = e.problem.local(first(pieces))
         return down, e.algorithm.work(local, first(states), down, context)[1]
 
-    return jax.eval_shape(exchange, states, server, e.problem.pieces, e.key)
+    return jax.eval_shape(exchange, states, server, pieces, e.key)
 
 
-def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace):
-    """(aggregate, counts, dispersion) of what the clients sent. Sums run over the cohort in order of id."""
+def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace, scale=None):
+    """(aggregate, counts, dispersion) of what the clients sent. Sums run over the cohort in order of id.
 
-    def weigh(registry, draw, arrived, response):
+    `scale` `[c]` multiplies each message's part in means (staleness).
+    """
+
+    def weigh(registry, draw, arrived, response, scale):
         weights = jnp.where(arrived, registry.weights[draw.members], 0)
         mean = weights * draw.factor / response
         if e.cohort.normalise or not e.cohort.unbiased or not pace.known:
             mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+        if scale is not None:
+            mean = mean * scale
         counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
         return mean, weights, counts
 
-    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response)
+    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
     aggregate = {}
     for field, message in sent.items():
         rule = e.algorithm.combine[field]
@@ -228,7 +240,7 @@ def _dispersion(mean, squares, average):
     return jnp.sqrt(jnp.maximum(jnp.sum(mean * squares.astype(mean.dtype)) / total - center, 0))
 
 
-def _as_server(executor, e: Federation, name, k, index, phase, counts, function, *args):
+def as_server(executor, e: Federation, name, k, index, phase, counts, function, *args):
     """`function(algorithm, public part, server's state, context, …)`, once."""
     key = jax.random.fold_in(round_key(e.key, Stream.ALGORITHM, k, index), Role.SERVER)
     shared, static = eqx.partition((e.algorithm, e.public), eqx.is_array)
@@ -240,7 +252,7 @@ def _as_server(executor, e: Federation, name, k, index, phase, counts, function,
     return executor.network_role(name, one, shared, key, jnp.asarray(k, jnp.int32), counts, *args)
 
 
-def _send_down(executor, e: Federation, when, message, state, members):
+def send_down(executor, e: Federation, when, message, state, members):
     """(pipeline state, what all receive alike, what each receives by itself `[c]`), as the clients decode it."""
     common = {name: leaf for name, leaf in message.items() if not isinstance(leaf, PerClient)}
     own = {name: leaf.values for name, leaf in message.items() if isinstance(leaf, PerClient)}
@@ -250,15 +262,17 @@ def _send_down(executor, e: Federation, when, message, state, members):
     return state, sent, own
 
 
-def _vitals(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds, dispersion, scalars) -> Vitals:
-    def average(registry, draw, arrived, info):
+def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds):
+    """(participants, seconds, mean loss, mean drift, mean steps), by weight; as in `Vitals`."""
+
+    def means(registry, draw, arrived, info):
         weights = jnp.where(arrived, registry.weights[draw.members], 0)
         weights = weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
         mean = lambda values: jnp.sum(jnp.where(arrived, weights * values.astype(weights.dtype), 0))
         return jnp.sum(arrived).astype(jnp.int32), mean(info.loss), mean(info.drift), mean(info.steps)
 
-    count, loss, drift, steps = executor.network_role("vitals", average, e.registry, draw, arrived, info)
-    return Vitals(count, seconds, loss, drift, steps, dispersion, scalars)
+    count, loss, drift, steps = executor.network_role("vitals", means, e.registry, draw, arrived, info)
+    return count, seconds, loss, drift, steps
 
 
 def _reported(e: Federation) -> list[Any]:

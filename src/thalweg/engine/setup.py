@@ -18,10 +18,10 @@ from . import checkpoint as checkpoints
 from . import refusals
 from .debug import Debug
 from .driver import Run
-from .simulated import Sharded, Simulated
+from .simulated import EventDriven, Sharded, Simulated
 from .stop import Stop
 
-ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded}
+ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded, "event-driven": EventDriven}
 # A run whose estimates are this many times larger than at the start has diverged.
 DIVERGENCE = 1e12
 
@@ -68,11 +68,16 @@ def checked_ids(ids, n: int) -> np.ndarray:
 
 
 def traced_stop(stop: Stop | None, dtype) -> Stop | None:
-    """Tolerances and diameter as arrays: another value compiles nothing."""
+    """What the compiled loop sees: tolerances and diameter as arrays, so that another value compiles nothing."""
     if stop is None:
         return None
     return dataclasses.replace(
         stop,
+        above=None,
+        below=None,
+        no_better=None,
+        clock=None,
+        bytes=None,
         progress=jnp.asarray(stop.progress, dtype),
         agreement=jnp.asarray(stop.agreement, dtype),
         diameter=None if stop.diameter is None else jnp.asarray(stop.diameter, jnp.int32),
@@ -97,11 +102,20 @@ def target_row(reference: Any, problem: Problem):
     x = getattr(reference, "x", reference)
     if jax.tree.structure(x) != jax.tree.structure(problem.x0):
         raise TypeError("solve: the reference has another structure than x0; pass tw.reference(problem) or an x")
-    return ravel_pytree(jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0))[0]
+    x = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (x, problem.x0)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"solve: the reference has shape {shapes[0]}, expected {shapes[1]} as x0; pass tw.reference(problem)")
+    row = ravel_pytree(x)[0]
+    if not bool(jnp.isfinite(row).all()):
+        raise ValueError("solve: the reference has NaN or infinite entries, expected finite ones; pass tw.reference(problem)")
+    return row
 
 
 def open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Any) -> None:
     """Continue the run that `folder` holds, or make sure that it holds none."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"solve(checkpoint={str(folder)!r}): got a file, expected a folder, new or that of a run")
     if not resume:
         if (folder / checkpoints.META).exists():
             k = checkpoints.read_meta(folder)["round"]

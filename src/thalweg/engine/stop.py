@@ -39,6 +39,11 @@ class Stop(eqx.Module):
         patience: how many records (windows, when distributed) in a row both must hold.
         distributed: decide from what agents know (module docstring) instead of from global measures.
         diameter: T, a bound on the diameter for the distributed rule; the network's own when None.
+
+    Besides, any of these ends a run, at the first record where it holds (columns of the history):
+        above, below: name → value; all of them reached.
+        no_better: (name, "min" or "max", number of records without a new best).
+        clock: simulated seconds on the fleet; bytes: payload sent by all agents.
     """
 
     progress: Real = 1e-8
@@ -46,8 +51,21 @@ class Stop(eqx.Module):
     patience: int = eqx.field(static=True, default=3)
     distributed: bool = eqx.field(static=True, default=False)
     diameter: Whole | None = None
+    above: dict[str, float] | None = eqx.field(static=True, default=None)
+    below: dict[str, float] | None = eqx.field(static=True, default=None)
+    no_better: tuple[str, str, int] | None = eqx.field(static=True, default=None)
+    clock: float | None = eqx.field(static=True, default=None)
+    bytes: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        if self.no_better is not None and not (
+            isinstance(self.no_better, tuple) and len(self.no_better) == 3 and self.no_better[1] in ("min", "max")
+        ):
+            raise ValueError(f"Stop(no_better={self.no_better!r}): expected (column, 'min' or 'max', records)")
+        for name in ("clock", "bytes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Stop({name}={value!r}): expected a positive number, or None")
         for name in ("progress", "agreement"):
             value = getattr(self, name)
             if isinstance(value, float | int) and not value > 0:

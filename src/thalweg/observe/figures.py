@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from thalweg._colours import BLUE, GREEN, GREY, VERMILLION
+
 from .mixing import Mixing
 
 if TYPE_CHECKING:
     from .result import Result
 
-# Okabe & Ito, "Color universal design", 2008. Each colour has its own dash pattern, so that the lines differ in greyscale.
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+# Each colour has its own dash pattern, so that the lines differ in greyscale.
 SOLID, DASHED, DASH_DOT, DOTTED = (), (7.0, 3.0), (9.0, 3.0, 2.0, 3.0), (1.5, 3.0)
 
 DRAWN_AGENTS = 2000  # a picture of more shows nothing

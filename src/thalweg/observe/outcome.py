@@ -7,6 +7,9 @@ class Outcome(enum.Enum):
     """Why a run ended. `remedy` says what helps when it is not what was wanted."""
 
     CONVERGED = "converged"
+    TARGET = "target reached"
+    NO_IMPROVEMENT = "no improvement"
+    BUDGET = "budget spent"
     ROUND_LIMIT = "round limit"
     DIVERGED = "diverged"
     NOT_FINITE = "not finite"
@@ -17,6 +20,9 @@ class Outcome(enum.Enum):
         """One sentence for the user; empty when nothing is wrong."""
         return {
             Outcome.CONVERGED: "",
+            Outcome.TARGET: "",
+            Outcome.NO_IMPROVEMENT: "Give it more patience, or another step size.",
+            Outcome.BUDGET: "Give it a larger budget, or a method that needs less of it.",
             Outcome.ROUND_LIMIT: "Give it more rounds, a looser stop rule, or a method or network that mixes faster.",
             Outcome.DIVERGED: "Use a smaller step size (the default is safe), or check the weights of the network.",
             Outcome.NOT_FINITE: "Use a smaller step size, or look at the agent's data; engine='debug' shows the inputs.",

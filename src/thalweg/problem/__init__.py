@@ -1,6 +1,7 @@
 """What is to be minimised: one agent's data and oracle, constants, a central reference, heterogeneity."""
 
 from thalweg.problem import losses
+from thalweg.problem.alone import Alone, Feasibility, alone, feasibility
 from thalweg.problem.base import Local, Problem
 from thalweg.problem.consensus import Consensus
 from thalweg.problem.constants import Constants, estimate_constants
@@ -20,20 +21,26 @@ from thalweg.problem.regularizer import (
     regularizer,
     simplex,
 )
+from thalweg.problem.streamed import StreamedRisk
 
 __all__ = [
+    "Alone",
     "Consensus",
     "Constants",
     "EmpiricalRisk",
+    "Feasibility",
     "Heterogeneity",
     "Local",
     "Measurements",
     "Problem",
     "Reference",
     "Regularizer",
+    "StreamedRisk",
+    "alone",
     "box",
     "elastic_net",
     "estimate_constants",
+    "feasibility",
     "group_lasso",
     "heterogeneity",
     "l1",

@@ -93,7 +93,7 @@ def finite(tree: PyTree, names: Sequence[str] | None, per_agent: bool) -> None:
 
     def refuse(i, path, index):
         raise ValueError(
-            f"data of {agent(names, i)} has NaN or infinite values: first at {where(path)}{list(map(int, index))}; "
+            f"data of {agent(names, i)} has NaN or infinite values: first at {where(path)}{list(map(int, index)) or ''}; "
             "expected finite numbers; impute or drop such records first"
         )
 
@@ -142,9 +142,10 @@ def same_structure(parts: list, names: Sequence[str] | None, skip: int) -> None:
             )
         for (path, reference), leaf in zip(first, jax.tree.leaves(part), strict=True):
             if leaf.shape[skip:] != reference.shape[skip:] or leaf.ndim != reference.ndim:
+                expected = f"(any, {', '.join(map(str, reference.shape[1:]))})" if skip else reference.shape
                 raise ValueError(
                     f"shapes differ between agents: {where(path)} of {agent(names, i)} has shape {leaf.shape}, expected "
-                    f"{('any', *reference.shape[1:]) if skip else reference.shape} as for {agent(names, 0)}; "
+                    f"{expected} as for {agent(names, 0)}; "
                     "a list is read as one entry per agent, so pass stacked data as a tuple"
                 )
 
@@ -181,8 +182,8 @@ def regularizer(term: Any, x0: PyTree) -> Regularizer | None:
     return term
 
 
-def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str) -> None:
-    """Trace `loss(x0, one)` and its gradient, without computing.
+def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str, frozen: PyTree = None) -> None:
+    """Trace `loss(x0, one)`, or `loss(x0, one, frozen)`, and its gradient, without computing.
 
     Raises:
         TypeError: not a function, or one that cannot be hashed.
@@ -197,8 +198,9 @@ def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str) -> None:
             "loss holds arrays, which compiled code cannot tell apart; pass a plain function, "
             f"e.g. def loss(x, data): ..., and put the arrays into x0 or the data ({error})"
         ) from error
+    extra = () if frozen is None else (frozen,)
     try:
-        result = jax.eval_shape(loss, x0, one)
+        result = jax.eval_shape(loss, x0, one, *extra)
     except Exception as error:
         shapes = jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", (x0, one))
         error.add_note(f"thalweg: raised while tracing {called} with x and data of {shapes}")
@@ -213,7 +215,7 @@ def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str) -> None:
             "comparisons and counts (accuracy) have no gradient, use a smooth loss"
         )
     try:
-        jax.eval_shape(jax.grad(loss), x0, one)
+        jax.eval_shape(jax.grad(loss), x0, one, *extra)
     except Exception as error:
         raise ValueError(f"{called} is not differentiable: {error}; expected a loss that jax.grad accepts") from error
 

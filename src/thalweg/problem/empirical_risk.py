@@ -12,11 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from thalweg.data.federated import FederatedData
+from thalweg.data.padding import stack
 from thalweg.problem import checks
 from thalweg.problem.base import Local, Problem, scaled
 from thalweg.problem.constants import Known, Memo, given
 from thalweg.problem.inner import solve_prox
 from thalweg.problem.regularizer import Regularizer, Zero
+
+# Examples times variables up to which the gradients of all agents are looked at before a run.
+CHECKED_COST = 2_000_000_000
 
 
 class ExamplesPiece(eqx.Module):
@@ -43,8 +48,13 @@ class EmpiricalRiskLocal(Local):
     count: Array | None
     mask: Array | None
     regularizer: Regularizer
+    frozen: PyTree
     function: Callable = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
+
+    def one(self, x: PyTree, example: PyTree) -> Any:
+        """loss(x, example), with what is frozen where there is something."""
+        return self.function(x, example) if self.frozen is None else self.function(x, example, self.frozen)
 
     @property
     def max_examples(self) -> int:
@@ -57,7 +67,7 @@ class EmpiricalRiskLocal(Local):
         return self.max_examples if self.count is None else self.count
 
     def loss(self, x):
-        each = jax.vmap(self.function, in_axes=(None, 0))(x, self.data)
+        each = jax.vmap(self.one, in_axes=(None, 0))(x, self.data)
         if self.mask is None or self.count is None:
             return jnp.mean(each)
         return jnp.sum(each * self.mask.astype(each.dtype)) / self.count.astype(each.dtype)
@@ -69,7 +79,7 @@ class EmpiricalRiskLocal(Local):
     def batch_grad(self, x: PyTree, indices: Int[Array, " batch"]) -> PyTree:
         """∇ of n·w_i·(mean loss over the examples at `indices`)."""
         batch = jax.tree.map(lambda leaf: leaf[indices], self.data)
-        each = jax.vmap(self.function, in_axes=(None, 0))
+        each = jax.vmap(self.one, in_axes=(None, 0))
         return scaled(jax.grad(lambda x: jnp.mean(each(x, batch)))(x), self.scale)
 
     def batch_value_and_grad(self, x: PyTree, indices: Int[Array, " batch"], real: Any = None) -> tuple[Any, PyTree]:
@@ -77,7 +87,7 @@ class EmpiricalRiskLocal(Local):
         batch = jax.tree.map(lambda leaf: leaf[indices], self.data)
 
         def mean(x):
-            each = jax.vmap(self.function, in_axes=(None, 0))(x, batch)
+            each = jax.vmap(self.one, in_axes=(None, 0))(x, batch)
             if real is None:
                 return jnp.mean(each)
             return jnp.sum(jnp.where(real, each, 0)) / jnp.maximum(jnp.sum(real), 1).astype(each.dtype)
@@ -91,7 +101,7 @@ class EmpiricalRiskLocal(Local):
     def example_grad(self, x: PyTree, index: Any) -> PyTree:
         """n·w_i·∇loss(x, example `index`); its mean over the own examples is ∇φ_i(x)."""
         example = jax.tree.map(lambda leaf: leaf[index], self.data)
-        return scaled(jax.grad(self.function)(x, example), self.scale)
+        return scaled(jax.grad(self.one)(x, example), self.scale)
 
     def _prox(self, v, step, x_init):
         return solve_prox(self.value, v, step, x_init)
@@ -102,12 +112,15 @@ class EmpiricalRisk(Problem):
 
     Arguments:
         loss: `loss(x, example) -> scalar`, differentiable, in `jax.numpy`; define it once, at module level.
-        data: a list of n pytrees with leaves `[m_i, ...]` (m_i may differ), or one pytree with leaves `[n, m, ...]`.
-            Floating arrays are cast to the dtype of x0.
+        data: a list of n pytrees with leaves `[m_i, ...]` (m_i may differ), or one pytree with leaves `[n, m, ...]`, or a
+            `FederatedData`, of which `train` and `names` are taken. Floating arrays are cast to the dtype of x0.
         x0: the common starting point, a pytree of floating arrays.
         weights: "examples" (w_i ∝ m_i: the optimum is that of the pooled data), "uniform" (every agent counts the
             same), or `[n]`.
         batch_size: examples in a minibatch of `stochastic_grad`, drawn with replacement; all of them when left out.
+        frozen: a pytree of arrays that the loss needs and that is not trained (pretrained parameters): the loss is then
+            `loss(x, example, frozen)`. It is the same for all agents, held once, and an argument of compiled code. Floating arrays
+            keep their dtype.
         regularizer, smoothness, strong_convexity, names: as for `Consensus`.
 
     Agents with fewer examples are padded with a repeated example of weight 0, so no padding can turn into NaN.
@@ -122,6 +135,7 @@ class EmpiricalRisk(Problem):
     regularizer: Regularizer | None
     counts: np.ndarray
     curvature: tuple[np.ndarray | None, np.ndarray | None]
+    frozen: PyTree
     function: Callable = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
     names: tuple[str, ...] | None = eqx.field(static=True)
@@ -135,12 +149,15 @@ class EmpiricalRisk(Problem):
         *,
         weights: Any = "examples",
         batch_size: Any = None,
+        frozen: PyTree = None,
         regularizer: Any = None,
         smoothness: Any = None,
         strong_convexity: Any = None,
         names: Sequence[str] | None = None,
     ):
         self.x0 = checks.start(x0)
+        if isinstance(data, FederatedData):
+            data, names = data.train, data.names if names is None else names
         padded, counts = pad_agents(data, names)
         n = len(counts)
         self.names = checks.agent_names(names, n)
@@ -153,10 +170,19 @@ class EmpiricalRisk(Problem):
         constants = given(smoothness, strong_convexity, n)
         self.curvature = (constants.smoothness, constants.strong_convexity)
         self.function, self.memo = loss, Memo()
+        self.frozen = None if frozen is None else jax.tree.map(jnp.asarray, frozen)
         self.pieces = self._pack(padded)
         first = jax.tree.map(lambda leaf: leaf[0, 0], self.pieces.data)
-        checks.loss_function(loss, self.x0, first, "loss(x, example)")
-        checks.finite_gradients(self.gradients(self.x0), self.losses(self.x0), self.names)
+        checks.loss_function(loss, self.x0, first, "loss(x, example)", self.frozen)
+        looked_at = self._looked_at()
+        checks.finite_gradients(looked_at.gradients(self.x0), looked_at.losses(self.x0), self.names)
+
+    def _looked_at(self) -> "EmpiricalRisk":
+        """The agents whose gradients at x0 are checked: all, unless that would cost as much as many rounds."""
+        cost = self.n * int(self.counts.max()) * self.size
+        if cost <= CHECKED_COST:
+            return self
+        return self.with_pieces(jax.tree.map(lambda leaf: leaf[:1], self.pieces))
 
     def _pack(self, padded: PyTree) -> ExamplesPiece:
         scale = jnp.asarray(self.n * self.weights, self.dtype)
@@ -169,8 +195,9 @@ class EmpiricalRisk(Problem):
 
     def local(self, piece: ExamplesPiece) -> EmpiricalRiskLocal:
         return EmpiricalRiskLocal(
-            piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.function, self.batch_size
-        )
+            piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.frozen, self.function,
+            self.batch_size,
+        )  # fmt: skip
 
     def _known_constants(self) -> Known:
         return Known(*self.curvature, "given").times(self.n * self.weights)
@@ -185,9 +212,7 @@ def _weights(weights: Any, counts: np.ndarray) -> Any:
 
 
 def pad_agents(data: PyTree, names: Sequence[str] | None) -> tuple[PyTree, np.ndarray]:
-    """All examples as NumPy arrays `[n, max m_i, ...]`, and the counts m_i, int64 `[n]`.
-
-    Padding repeats an agent's first example: a real record, on which the loss is as finite as on any other.
+    """All examples as NumPy arrays `[n, max m_i, ...]`, padded as by `stack`, and the counts m_i, int64 `[n]`.
 
     Raises:
         ValueError: an agent without data, arrays of one agent that differ in length, NaN, differing structures.
@@ -211,12 +236,7 @@ def pad_agents(data: PyTree, names: Sequence[str] | None) -> tuple[PyTree, np.nd
     counts = np.array([_count(part, i, names) for i, part in enumerate(parts)])
     _refuse_empty(counts, names)
     checks.finite(parts, names, per_agent=True)
-    longest = counts.max()
-
-    def pad(leaf):
-        return np.concatenate([leaf, np.repeat(leaf[:1], longest - len(leaf), axis=0)])
-
-    return jax.tree.map(lambda *leaves: np.stack([pad(leaf) for leaf in leaves]), *parts), counts
+    return jax.tree.map(lambda *leaves: stack(leaves, int(counts.max())), *parts), counts
 
 
 def _count(part: PyTree, i: int, names: Sequence[str] | None) -> int:

@@ -44,6 +44,11 @@ class FoldedLocal(Local):
         return value + term.astype(value.dtype), self._plus_r(gradient, x)
 
     @property
+    def frozen(self) -> Any:
+        """What the loss needs and is not trained, or None."""
+        return getattr(self.base, "frozen", None)
+
+    @property
     def count(self) -> Any:
         """m_i where agents differ in it, else None."""
         return self.base.count
@@ -89,8 +94,16 @@ class Folded(Problem):
         return self.base.weights
 
     @property
+    def frozen(self) -> PyTree:
+        return getattr(self.base, "frozen", None)
+
+    @property
     def names(self) -> tuple[str, ...] | None:
         return self.base.names
+
+    def fetch(self, members: Any) -> PyTree:
+        """What the clients `members` of a streamed problem hold."""
+        return self.base.fetch(members)
 
     def local(self, piece: PyTree) -> FoldedLocal:
         return FoldedLocal(self.base.local(piece), Zero())

@@ -4,7 +4,8 @@
 example; the mean over examples is taken there.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -56,8 +57,78 @@ def hinge_squared(margin, label):
 
 def softmax_cross_entropy(logits, label):
     """logsumexp(logits) − logits[label]: `logits [..., classes]`, integer `label [...]`."""
-    chosen = jnp.take_along_axis(logits, jnp.expand_dims(label, -1), axis=-1)[..., 0]
+    # A sum over a mask: the derivative of an indexed read is a scatter, which is slow and fuses with nothing.
+    classes = jnp.arange(logits.shape[-1]).reshape(*(1,) * (logits.ndim - 1), -1)
+    chosen = jnp.sum(jnp.where(classes == jnp.expand_dims(label, -1), logits, 0), axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def poisson(log_rate, count):
+    """exp(η) − count·η: the negative log-likelihood of a Poisson count with rate exp(η), up to a constant. Convex in η."""
+    return jnp.exp(log_rate) - count * log_rate
+
+
+def exponential_hazard(log_hazard, outcome):
+    """exp(η)·t − δ·η with outcome (t, δ) `[..., 2]`: the negative log-likelihood of a constant hazard exp(η), right-censored.
+
+    δ = 1 if the event happened at time t, 0 if it had not happened until then. Convex in η; a linear η is a proportional hazards
+    model with constant baseline. For one that changes in time, see `piecewise_hazard`.
+
+    Cox's partial likelihood is not here, as it is no sum over examples: each term compares an event with all who are at risk then,
+    so that agents would have to show each other their patients (or fit a baseline per agent, which is another model).
+    """
+    time, event = outcome[..., 0], outcome[..., 1]
+    return jnp.exp(log_hazard) * time - event * log_hazard
+
+
+class PiecewiseHazard(eqx.Module):
+    """loss(log_hazards `[..., K]`, outcome `[..., 2]`) of hazards that are constant between `breaks`, as `piecewise_hazard` makes
+    it. Equal ones compare equal."""
+
+    breaks: tuple[float, ...] = eqx.field(static=True)
+
+    @property
+    def outputs(self) -> int:
+        """K, the number of intervals."""
+        return len(self.breaks) + 1
+
+    def exposure(self, time: Any) -> Any:
+        """Time at risk in each interval, `[...]` to `[..., K]`; the sum over the intervals is `time`."""
+        start, end = jnp.asarray((0.0, *self.breaks), time.dtype), jnp.asarray((*self.breaks, jnp.inf), time.dtype)
+        time = jnp.expand_dims(time, -1)
+        shape = jnp.broadcast_shapes(time.shape, start.shape)
+        time, start, end = (jnp.broadcast_to(a, shape) for a in (time, start, end))
+        return jnp.maximum(jnp.minimum(time, end) - start, 0)
+
+    def __call__(self, log_hazards: Any, outcome: Any) -> Any:
+        time, event = outcome[..., 0], outcome[..., 1]
+        place = jnp.searchsorted(jnp.asarray(self.breaks, time.dtype), time, side="left")
+        final = jnp.take_along_axis(log_hazards, jnp.expand_dims(place, -1), axis=-1)[..., 0]
+        return jnp.sum(jnp.exp(log_hazards) * self.exposure(time), axis=-1) - event * final
+
+
+def piecewise_hazard(breaks: Sequence[float]) -> PiecewiseHazard:
+    """Σ_k exp(η_k)·t_k − δ·η_{k(t)}: the negative log-likelihood of a hazard exp(η_k) in interval k (Friedman 1982).
+
+    Interval k is (b_{k−1}, b_k], with b_0 = 0 and no end to the last; t_k is the time at risk in it, k(t) the interval of t.
+    With `linear_model` and `start(d, outputs=K)` every interval has coefficients of its own, so that effects may change in time.
+
+        loss = piecewise_hazard([6, 18])                      # within half a year, within one and a half, later
+        model = linear_model(loss)
+        x0 = model.start(d, outputs=loss.outputs)
+
+    Args:
+        breaks: b_1 < … < b_{K−1}, positive, in the unit of the times.
+
+    Raises:
+        ValueError: breaks that are not positive, finite and increasing.
+
+    Reference: Friedman, *Piecewise exponential models for survival data with covariates*, 1982.
+    """
+    breaks = tuple(float(b) for b in breaks)
+    if not all(a < b < jnp.inf for a, b in itertools.pairwise((0.0, *breaks))):
+        raise ValueError(f"piecewise_hazard breaks: got {breaks}, expected finite, positive, increasing times, e.g. [6, 18]")
+    return PiecewiseHazard(breaks)
 
 
 class LinearModel(eqx.Module):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float, Int
 
 from thalweg.algorithm.base import Facts
@@ -38,6 +39,18 @@ class LocalRun(NamedTuple):
 def uncorrected(gradient: Any, y: Any) -> Any:
     """The gradient as it is."""
     return gradient
+
+
+def repeat(step: Callable, carry: Any, rows: Any, unroll: bool) -> Any:
+    """The carry after `step(carry, row) -> carry` over the leading axis of `rows`.
+
+    Unrolled, it is no loop at all: XLA keeps even a loop of one trip, and runs convolutions in it many times slower.
+    """
+    if not unroll:
+        return jax.lax.scan(lambda carry, row: (step(carry, row), None), carry, rows)[0]
+    for i in range(jax.tree.leaves(rows)[0].shape[0]):
+        carry = step(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
+    return carry
 
 
 class LocalSolver(eqx.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from thalweg.algorithm.trees import minus, norm
 
-from .base import Correction, LocalRun
+from .base import Correction, LocalRun, repeat
 
 # (y, state, value, gradient, ‖gradient‖) → (y, state, step size), everything in the dtype of y.
 Move = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any]]
@@ -56,40 +56,32 @@ def _passes(local, context, step, carry, epochs, steps, batch_size):
     unroll = context.unroll
     sampled = batch_size is not None and hasattr(local, "max_examples")
     if not sampled:
-
-        def full(carry, key):
-            return step(carry, lambda y: (local.value(y), local.stochastic_grad(y, key)), None), None
-
-        count = steps or epochs or 1
-        return jax.lax.scan(full, carry, jax.random.split(context.key, count), unroll=count if unroll else 1)[0]
+        full = lambda carry, key: step(carry, lambda y: (local.value(y), local.stochastic_grad(y, key)), None)
+        return repeat(full, carry, jax.random.split(context.key, steps or epochs or 1), unroll)
     size = min(batch_size, local.max_examples)
     if steps is not None:
 
         def drawn(carry, key):
             indices = jax.random.randint(key, (size,), 0, local.examples)
-            return step(carry, lambda y: local.batch_value_and_grad(y, indices), None), None
+            return step(carry, lambda y: local.batch_value_and_grad(y, indices), None)
 
-        keys = jax.random.split(context.key, steps)
-        return jax.lax.scan(drawn, carry, keys, unroll=steps if unroll else 1)[0]
+        return repeat(drawn, carry, jax.random.split(context.key, steps), unroll)
     batches = -(-local.max_examples // size)
     even = local.count is None and local.max_examples % size == 0
 
+    def one_batch(carry, batch):
+        indices, places = batch
+        if even:
+            return step(carry, lambda y: local.batch_value_and_grad(y, indices), None)
+        real = places < local.examples
+        return step(carry, lambda y: local.batch_value_and_grad(y, indices, real), real[0])
+
     def one_pass(carry, key):
-        order = shuffled(local, key)
-        order = jnp.pad(order, (0, batches * size - local.max_examples)).reshape(batches, size)
+        order = jnp.pad(shuffled(local, key), (0, batches * size - local.max_examples)).reshape(batches, size)
         places = jnp.arange(batches * size).reshape(batches, size)
+        return repeat(one_batch, carry, (order, places), unroll)
 
-        def one_batch(carry, batch):
-            indices, places = batch
-            if even:
-                return step(carry, lambda y: local.batch_value_and_grad(y, indices), None), None
-            real = places < local.examples
-            return step(carry, lambda y: local.batch_value_and_grad(y, indices, real), real[0]), None
-
-        return jax.lax.scan(one_batch, carry, (order, places), unroll=batches if unroll else 1)[0], None
-
-    epochs = epochs or 1
-    return jax.lax.scan(one_pass, carry, jax.random.split(context.key, epochs), unroll=epochs if unroll else 1)[0]
+    return repeat(one_pass, carry, jax.random.split(context.key, epochs or 1), unroll)
 
 
 def shuffled(local, key):

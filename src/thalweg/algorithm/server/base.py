@@ -91,10 +91,11 @@ class ClientInfo(eqx.Module):
 
 
 class Shared(eqx.Module):
-    """The public part of a problem: r with its prox (`Zero` where there is none), and the clients' number n."""
+    """The public part of a problem: r with its prox (`Zero` where there is none), the clients' number n and weights w `[n]`."""
 
     regularizer: Any
     n: int = eqx.field(static=True)
+    weights: Float[Array, " n"] | None = None
 
 
 class ServerAlgorithm(eqx.Module, Generic[State]):
@@ -149,3 +150,7 @@ class ServerAlgorithm(eqx.Module, Generic[State]):
     @abc.abstractmethod
     def estimate(self, server, client: State | None) -> Any:
         """The answer: the shared one (`client=None`), or a client's own."""
+
+    def remarks(self, server: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+        """What a user should be warned of, from the server's state after the last round (clients are called `names`)."""
+        return ()

@@ -1,0 +1,6 @@
+"""The colours of every picture.
+
+Okabe & Ito, "Color universal design", 2008: told apart by readers of any colour vision.
+"""
+
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
