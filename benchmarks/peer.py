@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 import thalweg as tw
 
 from .machine import copy_bandwidth, describe
-from .rivals import logistic_gradient, one_object_per_agent, quadratic_gradient, vectorised
+from .rivals.numpy_peer import logistic_gradient, one_object_per_agent, quadratic_gradient, vectorised
 
 STEP = 0.02
 L2 = 0.01

@@ -19,7 +19,7 @@ with install_import_hook([f"thalweg.{part}" for part in CHECKED], "typechecking.
 
     thalweg.solve  # noqa: B018  (public names load on first use; load them under the type checker)
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

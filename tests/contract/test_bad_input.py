@@ -4,6 +4,7 @@ names the agent and the round, and keeps the last good state.
 What problem and network refuse while they are built is tested with them; here is what only meets in `solve`.
 """
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_networks_that_do_not_fit():
 def test_weights_that_do_not_fit():
     """A directed doubly stochastic W is not symmetric."""
     cycle = tw.network.ring(N, directed=True)
-    refused(ValueError, "uniform weights", "symmetric", "metropolis", algorithm=tw.EXTRA(), network=cycle)
+    refused(ValueError, "uniform weights", "symmetric", "PushPull", algorithm=tw.EXTRA(), network=cycle)
     matrix = RING.mixing.toarray()
     matrix[0, 1] += 0.1
     with pytest.raises(ValueError, match=r"must be symmetric; got W\[.*Pass \(W \+ W\.T\)/2"):
@@ -56,6 +57,18 @@ def test_weights_that_do_not_fit():
     matrix[1, 0] += 0.1
     with pytest.raises(ValueError, match=r"must sum to 1 in every row; got row 0.*Put what is missing"):
         RING.with_weights(matrix)
+
+
+@pytest.mark.parametrize("algorithm", [tw.Averaging(), tw.GradientTracking(), tw.EXTRA(), tw.PushPull(), tw.PushSum()])
+def test_weights_that_never_agree(algorithm):
+    """σ = 1 where everybody only swaps, and 2 with a negative entry; the library's rules always have σ < 1."""
+    swap = [[0.0, 1.0], [1.0, 0.0]]
+    problem = tw.Measurements([1.0, 2.0]) if "measurements" in algorithm.needs else support.quadratics(2, 2, 0)[0]
+    for matrix, sigma in ((swap, "1"), ([[1.5, -0.5], [-0.5, 1.5]], "2")):
+        network = tw.network.from_matrix(np.array(matrix), directed=isinstance(algorithm, tw.PushPull | tw.PushSum))
+        refused(ValueError, f"got {sigma} as second", "less than 1", "(I + W)/2", problem, algorithm, network)
+    lazy = tw.network.from_matrix((np.eye(2) + swap) / 2)
+    assert tw.solve(problem, algorithm, lazy, rounds=1).rounds == 1
 
 
 def test_problems_that_do_not_fit():
@@ -74,6 +87,11 @@ def test_step_sizes_that_are_none(step):
         refused(
             ValueError, f"{field}={step!r}", "positive number", "None for the default", algorithm=algorithm(**{field: step})
         )
+
+
+def test_an_array_is_no_step_size():
+    many = eqx.tree_at(lambda a: a.step_size, tw.AugDGM(0.1), np.ones(5))  # users run without a type checker
+    refused(TypeError, "shape (5,)", "one number", "tw.PerAgent", algorithm=many)
 
 
 def test_step_sizes_per_agent():
@@ -113,8 +131,10 @@ def test_arguments_of_solve():
     refused(ValueError, "to 4294967296", "from 0", "2³¹", ids=np.arange(N) * 2**30)
     refused(ValueError, "'gradient_nrm'", "gradient_norm", "expected one of", report=("gradient_nrm",))
     refused(TypeError, "another structure", "x0", "tw.reference", reference={"x": np.zeros(2)})
+    refused(ValueError, "(3,)", "(2,)", "tw.reference", reference=np.zeros(3))
+    refused(ValueError, "NaN", "finite", "tw.reference", reference=np.array([0.0, np.nan]))
     other = tw.solve(QUADRATIC, tw.DGD(), RING, rounds=1)
-    refused(ValueError, "another algorithm", "start", "shape of x", start=other)
+    refused(ValueError, "another algorithm", "start", "it had DGD", start=other)
 
 
 def test_types_of_arguments():
@@ -132,6 +152,9 @@ def test_types_of_arguments():
         ("stop", 1e-8, r"got float as stop, expected tw\.Stop"),
         ("link", "float32", "got str as link, expected a stage of tw.message"),
         ("seed", 0.5, "seed=0.5, expected a whole number"),
+        ("rounds", True, "rounds=True, expected a whole number"),
+        ("rounds", 1e3, r"rounds=1000.0, expected a whole number"),
+        ("every", 2.5, "every=2.5, expected a whole number"),
         ("report", "gradient_norm", r"expected a tuple of names: report=\('gradient_norm',\)"),
     ):
         with pytest.raises(TypeError, match=words):

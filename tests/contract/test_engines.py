@@ -290,6 +290,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         case.solve("simulated", False, checkpoint=tmp_path / "elsewhere", resume=True)
     with pytest.raises(ValueError, match="checkpoint="):
         case.solve("simulated", False, resume=True)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json cannot be read .* choose another folder"):
+        run(resume=True)
+    with pytest.raises(ValueError, match="got a file, expected a folder"):
+        case.solve("simulated", False, checkpoint=tmp_path / "run.json")
 
 
 def test_step_sizes_that_print_alike_are_told_apart(tmp_path):

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import thalweg
+from thalweg._extras import require
 from thalweg.cli.app import app
 
 SOURCE = Path(thalweg.__file__).parents[1]
@@ -125,7 +127,8 @@ def test_list_of_one_section_and_of_none():
         (GOOD + 'order = "act"', ['algorithm.order: got "act", expected one of "atc", "diging"', "'atc'?"]),
         (GOOD.replace('"ring"', '"ring"\nm = 4'), ["network.m: got an unknown key", "kind, failures, n, directed, weights"]),
         (GOOD.replace('"ring"', '"ring"\nn = 4.5'), ["network.n: got 4.5, expected a whole number"]),
-        (GOOD.replace('"ring"', '"ring"\nn = 5'), ["4 agents", "network 5", "n=4"]),
+        (GOOD.replace('"ring"', '"ring"\nn = 5'), ["network: ", "4 agents", "network 5", "n=4"]),
+        (GOOD + "step_size = -1", ["algorithm: GradientTracking(step_size=-1.0)", "a positive number"]),
         (GOOD.replace('"ring"', '"geometric"'), ["network.seed: got nothing, expected a whole number"]),
         (GOOD.replace('"ring"', '"ring"\nweights = "metro"'), ["network: unknown weights 'metro'", "lazy_metropolis"]),
         (GOOD.replace('"ring"', '"ring"\nfailures = { los = 0.1 }'), ["network.failures.los", "unknown key", "'loss'?"]),
@@ -178,6 +181,10 @@ def test_a_fault_of_ours_keeps_its_traceback():
 
     with pytest.raises(ValueError, match="invalid literal"), mistakes():
         int("x")
+    with pytest.raises(ImportError, match="Nobody"), mistakes():
+        exec("from json import Nobody", {"__name__": "thalweg.broken"})
+    with pytest.raises(typer.Exit), mistakes():
+        require("no_such_package", "tables")
 
 
 def test_an_interrupted_run_is_continued_to_the_same_bits(tmp_path):

@@ -108,10 +108,10 @@ def test_small_world_without_moves_is_a_lattice():
     ],
 )
 def test_seeds_repeat_and_differ(build):
-    state = np.random.get_state()[1].copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     assert (build(5).edges == build(5).edges).all()
     assert build(5).edges.tolist() != build(6).edges.tolist()
-    assert (np.random.get_state()[1] == state).all()  # the global generator is not touched
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002  (the global generator is not touched)
 
 
 @settings(max_examples=50, deadline=None)

@@ -162,7 +162,12 @@ class PeerAlgorithm(eqx.Module, Generic[State]):
 
     @abc.abstractmethod
     def restart(self, local, state: State, context: Context) -> State:
-        """State in a new epoch (after a crash or a change of members): conserved quantities are rebuilt."""
+        """State in a new epoch (after a crash or a change of members): conserved quantities are rebuilt.
+
+        `state` is the agent's own record of the epoch before, `local` and `context` are those of the new one. What has one
+        entry per neighbour belongs to the old neighbours: it is not read, and the result has the shapes of `init`'s.
+        Agents that join call `init`, at the problem's x0.
+        """
 
     @abc.abstractmethod
     def estimate(self, state: State) -> Any:

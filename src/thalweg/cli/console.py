@@ -51,13 +51,17 @@ def fail(message: str, code: int) -> None:
 
 
 def _is_the_users(error: Exception) -> bool:
-    """Whether Thalweg itself raised `error`, as it does for users' mistakes; elsewhere it is a fault of ours."""
+    """Whether Thalweg itself raised `error`, as it does for users' mistakes; elsewhere it is a fault of ours.
+
+    An import that fails is the user's where an extra is missing, and nowhere else.
+    """
     if isinstance(error, OSError):
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("thalweg.")
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module == "thalweg._extras" if isinstance(error, ImportError) else module.startswith("thalweg.")
 
 
 def show_table(table: "Table") -> None:

@@ -3,7 +3,6 @@ scores."""
 
 from thalweg.data.activity import har
 from thalweg.data.by_label import dirichlet, pathological, shards
-from thalweg.data.sizes import by_size, lognormal, power_law
 from thalweg.data.digits import mnist_5k
 from thalweg.data.fashion import fashion_mnist
 from thalweg.data.federated import FederatedData
@@ -13,6 +12,7 @@ from thalweg.data.partitioning import partition, vertical
 from thalweg.data.plays import shakespeare
 from thalweg.data.plot import plot_partition
 from thalweg.data.scores import auc, concordance
+from thalweg.data.sizes import by_size, lognormal, power_law
 from thalweg.data.sources import Generated, Source
 from thalweg.data.strategy import Strategy, iid, natural
 from thalweg.data.survival import dialysis

@@ -43,17 +43,18 @@ class Dirichlet(Strategy):
         enough("dirichlet", self.minimum, clients, len(labels))
         by_class = members(labels, generator)[1]
         for _ in range(DRAWS):
-            parts = self._draw(by_class, clients, generator)
-            if min(map(len, parts)) >= self.minimum:
-                return parts
-        return _topped_up(parts, self.minimum)
+            counts = np.stack([self._counts(len(own), clients, generator) for own in by_class])
+            if counts.sum(axis=0).min() >= self.minimum:
+                break
+        owner = np.concatenate([np.repeat(np.arange(clients), own) for own in counts])
+        shuffled = generator.permutation(len(labels))
+        order = np.concatenate(by_class)[shuffled][np.argsort(owner[shuffled], kind="stable")]
+        return _topped_up(np.split(order, np.cumsum(counts.sum(axis=0))[:-1]), self.minimum)
 
-    def _draw(self, by_class: list, clients: int, generator: np.random.Generator) -> list[np.ndarray]:
-        cut = []
-        for own in by_class:
-            upto = np.cumsum(generator.dirichlet(np.full(clients, self.alpha)))[:-1]
-            cut.append(np.split(own, np.floor(upto * len(own)).astype(np.int64)))
-        return [generator.permutation(np.concatenate(own)) for own in zip(*cut, strict=True)]
+    def _counts(self, examples: int, clients: int, generator: np.random.Generator) -> np.ndarray:
+        """How many examples of one class every client gets, `[n]`."""
+        upto = np.cumsum(generator.dirichlet(np.full(clients, self.alpha)))[:-1]
+        return np.diff(np.floor(upto * examples).clip(0, examples).astype(np.int64), prepend=0, append=examples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +68,21 @@ class EqualDirichlet(Strategy):
         left = np.array([len(own) for own in by_class])
         prior, taken, parts = left / left.sum(), np.zeros_like(left), []
         for size in np.diff(len(labels) * np.arange(clients + 1) // clients).tolist():
-            wanted = _drawn(size, generator.dirichlet(self.alpha * prior), left, generator)
+            wanted = self._drawn(size, generator.dirichlet(self.alpha * prior), left, generator)
             parts.append(np.concatenate([own[a : a + b] for own, a, b in zip(by_class, taken, wanted, strict=True)]))
             taken, left = taken + wanted, left - wanted
         return parts
+
+    def _drawn(self, size: int, q: np.ndarray, left: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """How many of each class `[K]`: `size` draws by q among what is left, which is at least `size`."""
+        wanted = np.zeros_like(left)
+        while (lacking := size - wanted.sum()) > 0:
+            rest = left - wanted
+            law = np.where(rest > 0, q, 0.0)
+            if law.sum() < 1e-200:  # all that q wants has run out: another q
+                law[rest > 0] = generator.dirichlet(self.alpha * rest[rest > 0] / rest.sum())
+            wanted = np.minimum(wanted + generator.multinomial(lacking, law / law.sum()), left)
+        return wanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +138,8 @@ def dirichlet(alpha: Any, minimum: Any = 10, balanced: Any = False) -> Strategy:
 
     With `balanced` (Hsu et al. 2019) all clients have equally many, give or take one. Client after client draws
     q_i ~ Dir_K(α p), where p is the pooled distribution of labels, and takes examples by q_i, without replacement; of classes
-    that have run out it takes none, so that the last clients take what is left. `minimum` then has no meaning.
+    that have run out it takes none (and draws another q if no other is in q), so that the last clients take what is left.
+    `minimum` then has no meaning.
 
     Args:
         alpha: concentration α.
@@ -179,19 +192,11 @@ def shards(per_client: Any = 2) -> Strategy:
     return Shards(whole("shards per_client", per_client, "the shards that each client gets"))
 
 
-def _drawn(size: int, q: np.ndarray, left: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """How many of each class `[K]`: `size` draws by q among classes that are left, of which there are at least `size`."""
-    wanted = np.zeros_like(left)
-    while (lacking := size - wanted.sum()) > 0:
-        law = np.where(wanted < left, q, 0.0)
-        if law.sum() < 1e-200:  # what q wants has run out
-            law = (left - wanted).astype(float)
-        wanted = np.minimum(wanted + generator.multinomial(lacking, law / law.sum()), left)
-    return wanted
-
-
 def _topped_up(parts: list[np.ndarray], minimum: int) -> list[np.ndarray]:
-    """Parts of at least `minimum`: the largest give what lacks, each to as few others as can be, so that these are as skewed."""
+    """Parts of at least `minimum`: the largest give what lacks, each to as few others as can be, so that these are as skewed.
+
+    Parts that have enough are returned as they are; each is in random order.
+    """
     target = raised(np.array([len(part) for part in parts]), minimum)
     spare = np.concatenate([part[size:] for part, size in zip(parts, target, strict=True)])
     kept, given = [], 0

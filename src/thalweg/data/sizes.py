@@ -52,6 +52,26 @@ def enough(name: str, minimum: int, clients: int, examples: int) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Lognormal:
+    """See `lognormal`."""
+
+    sigma: float
+
+    def __call__(self, generator: np.random.Generator, clients: int) -> np.ndarray:
+        return np.exp(self.sigma * generator.standard_normal(clients))
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLaw:
+    """See `power_law`."""
+
+    exponent: float
+
+    def __call__(self, generator: np.random.Generator, clients: int) -> np.ndarray:
+        return (1.0 + generator.permutation(clients)) ** -self.exponent
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class BySize(Strategy):
     """See `by_size`."""
@@ -86,7 +106,7 @@ def by_size(law: Any, minimum: Any = 1) -> Strategy:
     return BySize(law, whole("by_size minimum", minimum, FEWEST))
 
 
-def lognormal(sigma: Any = 1.0) -> Callable[[np.random.Generator, int], np.ndarray]:
+def lognormal(sigma: Any = 1.0) -> Callable:
     """Sizes exp(σ z), z ~ N(0, 1); σ = 0 makes all alike, σ = 1 spreads them over two orders of magnitude.
 
     Raises:
@@ -94,10 +114,10 @@ def lognormal(sigma: Any = 1.0) -> Callable[[np.random.Generator, int], np.ndarr
     """
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"lognormal sigma: got {sigma}, expected a finite number ≥ 0, e.g. 1.0")
-    return lambda generator, clients: np.exp(sigma * generator.standard_normal(clients))
+    return Lognormal(float(sigma))
 
 
-def power_law(exponent: Any = 1.0) -> Callable[[np.random.Generator, int], np.ndarray]:
+def power_law(exponent: Any = 1.0) -> Callable:
     """Sizes rank^−a (Zipf), ranks dealt at random; a = 0 makes all alike.
 
     Raises:
@@ -105,4 +125,4 @@ def power_law(exponent: Any = 1.0) -> Callable[[np.random.Generator, int], np.nd
     """
     if not (np.isfinite(exponent) and exponent >= 0):
         raise ValueError(f"power_law exponent: got {exponent}, expected a finite number ≥ 0, e.g. 1.0")
-    return lambda generator, clients: (1.0 + generator.permutation(clients)) ** -float(exponent)
+    return PowerLaw(float(exponent))

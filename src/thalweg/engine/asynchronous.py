@@ -66,8 +66,8 @@ class AsyncServer(Server):
     buffer: int = eqx.field(static=True, default=1)
     staleness: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.asarray(0.0))
 
-    def _around(self, executor, rules: Rules, records, central, k):
-        clients, run = super()._around(executor, rules, records, central, k)
+    def _around(self, executor, rules: Rules, records, central):
+        clients, run = super()._around(executor, rules, records, central)
         n, places = self.n, self.slots + self.buffer
         nobody = jnp.zeros(1, jnp.int32)
         start = lambda: self._work(executor, records, central, nobody, nobody, jnp.asarray(0, jnp.int32))
@@ -140,8 +140,8 @@ class AsyncServer(Server):
         """(message, record, info, seconds, lost) of `member [1]`, who starts for the (count+1)-th time at version `k`."""
         ids, phase = self.ids[member], self.algorithm.phases[0]
         state, uplink = executor.take(records, member)
-        pieces = executor.take(self.problem.pieces, member)
-        sizes = wire_bytes(self, state, central.state)
+        pieces = executor.pieces(self.problem, member)
+        sizes = executor.once("bytes", lambda: wire_bytes(self, pieces, state, central.state))
         down = as_server(executor, self, "broadcast", k, 0, phase, None, lambda a, p, s, c: a.broadcast(s, c), central.state)
         _, common, own = send_down(executor, self, (k, 0), down, central.downlink[phase], member)
         # Keys by how often a client has started: with everybody in step this is the round.

@@ -61,7 +61,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     if not path.exists():
         raise FileNotFoundError(f"there is no run in {folder} ({META} is missing)")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); choose another folder") from error
 
 
 def _host(leaf) -> np.ndarray:

@@ -46,7 +46,7 @@ class OneByOne:
     axis = None
 
     def __init__(self, check: bool, isolated: bool = True):
-        self.check, self.isolated, self.wire, self._compiled = check, isolated, [], {}
+        self.check, self.isolated, self.wire, self._compiled, self._known = check, isolated, [], {}, {}
 
     def role(self, name: str, function: Callable, *args: Any, axes: tuple) -> Any:
         pairs = list(zip(args, axes, strict=True))
@@ -66,14 +66,19 @@ class OneByOne:
         """An executor that may be traced, to find shapes; nothing is checked in it."""
         return Vectorised(jnp.asarray(0, jnp.uint32), False)
 
+    def once(self, name: str, compute: Callable) -> Any:
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
+
     def network_role(self, name: str, function: Callable, *args: Any) -> Any:
         return self._compile(name, function)(jnp.asarray(0, jnp.uint32), *args)
 
     def post(self, common: Any, each: Any) -> None:
-        first = jax.tree.map(lambda leaf: leaf[:, 0], each)  # encodings have one size: any slot stands for all
-        n = jax.tree.leaves((common, each))[0].shape[0]
         if not self.check:
             return
+        first = jax.tree.map(lambda leaf: leaf[:, 0], each)  # encodings have one size: any slot stands for all
+        n = jax.tree.leaves((common, each))[0].shape[0]
         self.wire.append([len(pack(jax.tree.map(lambda leaf, i=i: leaf[i], (common, first)))) for i in range(n)])
 
     @contextlib.contextmanager
@@ -86,6 +91,9 @@ class OneByOne:
             failure.add_note(f"in round {k}")
             raise
 
+    def settle(self, messages: Any) -> Any:
+        return messages
+
     def everyone(self, tree: Any) -> Any:
         return tree
 
@@ -94,6 +102,9 @@ class OneByOne:
 
     def take(self, tree: Any, members) -> Any:
         return jax.tree.map(lambda leaf: leaf[members], tree)
+
+    def pieces(self, problem: Any, members) -> Any:
+        return self.take(problem.pieces, members)
 
     def put(self, tree: Any, members, rows: Any, keep) -> Any:
         kept = np.flatnonzero(keep)
@@ -141,17 +152,20 @@ class ByHand:
     def __init__(self, name: str, executor: OneByOne, deterministic: bool):
         self.name, self.executor, self.deterministic = name, executor, deterministic
 
-    def begin(self, e, rules):
+    def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
-        return e.begin(self.executor, rules)
-
-    def enter(self, e, rules, agents, k):
-        """(local, shared) around agents that restart at round k."""
-        return e.enter(self.executor, rules, agents, k)
+        return e.begin(self.executor, rules, earlier)
 
     def estimates(self, e, local, shared):
         """`[n, d]` every agent's answer."""
         return e.estimates(self.executor, local, shared)
+
+    def bytes(self, e, local, shared):
+        """Payload of one client's messages in one round."""
+        return e.bytes(self.executor, local, shared)
+
+    def committed(self, local, k: int) -> None:
+        """Round `k` is safe in a checkpoint."""
 
     def shared_answer(self, e, shared):
         """`[d]` the answer of a run with a server."""

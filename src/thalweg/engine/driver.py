@@ -186,6 +186,7 @@ def _save(run: Run, folder: Path | None, meta: dict[str, Any], tabulate: Any) ->
     columns |= {f"agents/{name}": column for name, column in run.history.agents.items()}
     state = {"round": run.round, "messages": tabulate.counters, "seconds": run.seconds, "compile_seconds": run.compile_seconds}
     checkpoint.save(folder, (run.local, run.shared), meta | state, columns)
+    run.engine.committed(run.local, run.round)
 
 
 @contextlib.contextmanager

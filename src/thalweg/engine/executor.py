@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
+from .blocks import vectorised
 from .fence import bits, isolate
 
 
@@ -26,13 +27,18 @@ class Vectorised(eqx.Module):
 
     def role(self, name: str, function: Callable, *args: Any, axes: tuple) -> Any:
         """`function` for every agent. `axes[i]` is `vmap`'s in_axes of args[i]."""
-        mapped = jax.vmap(function, in_axes=axes)
-        return isolate(mapped, self.zero)(*args) if self.deterministic else mapped(*args)
+        if self.deterministic:
+            return isolate(jax.vmap(function, in_axes=axes), self.zero)(*args)
+        return vectorised(function, axes)(*args)
 
     @property
     def shapes(self) -> "Vectorised":
         """An executor that may be traced, to find shapes."""
         return self
+
+    def once(self, name: str, compute: Callable) -> Any:
+        """What `compute` gives, which is the same in every round: tracing does it once."""
+        return compute()
 
     def network_role(self, name: str, function: Callable, *args: Any) -> Any:
         """`function` once, of the whole network (metrics)."""
@@ -40,6 +46,16 @@ class Vectorised(eqx.Module):
 
     def post(self, common: Any, each: Any) -> None:
         """The wire of every agent's messages: only looked at by engines that pack them."""
+
+    def settle(self, messages: Any) -> Any:
+        """`messages`, written to memory before anybody reads them.
+
+        Else XLA fuses what made them into the reading, and every neighbour gathers all that a message was made from
+        (x_j and y_j for x_j − αy_j) and makes it again. No arithmetic is in it: the branch only hinders fusion.
+        """
+        if self.deterministic:  # roles are compiled by themselves
+            return messages
+        return jax.lax.cond(self.zero == 0, lambda m: m, lambda m: jax.tree.map(jnp.zeros_like, m), messages)
 
     def everyone(self, tree: Any) -> Any:
         """This device's agents → all agents, in order."""
@@ -66,6 +82,10 @@ class Vectorised(eqx.Module):
         if self.axis is None:
             return jax.tree.map(lambda leaf: leaf[members], tree)
         return jax.tree.map(lambda leaf: self._fetched(leaf, members), tree)
+
+    def pieces(self, problem: Any, members: Array) -> Any:
+        """What this device's share of `members` hold."""
+        return self.take(problem.pieces, members)
 
     def put(self, tree: Any, members: Array, rows: Any, keep: Array) -> Any:
         """`tree [n, ...]` with this device's share of `rows` stored at those `members` that are to `keep` them."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,6 +22,7 @@ from thalweg.message.payload import HEADER_BYTES
 from thalweg.message.stage import Identity
 from thalweg.observe import History, Ledger, Result, describe
 from thalweg.problem import Problem
+from thalweg.problem.regularizer import Zero
 
 from . import refusals_server as refusals
 from . import setup
@@ -35,6 +37,8 @@ from .simulated import EventDriven
 
 # Above this many clients the history keeps no row per client, and records measure no gradients.
 CLIENT_ROWS = 2000
+# As many clients of a streamed problem are measured.
+WATCHED = 500
 # Constants of a larger model are not estimated behind the user's back.
 ESTIMATED_VARIABLES = 20_000
 
@@ -59,19 +63,20 @@ def federate(
         algorithm=traced(algorithm, problem.dtype),
         cohort=cohort,
         registry=Registry(weights, jnp.ones_like(weights)),
-        public=PublicPart(problem.regularizer, problem.n, weights),
+        public=PublicPart(problem.regularizer or Zero(), problem.n, weights),
         uplink=Identity() if uplink is None else uplink,
         downlink=Identity() if downlink is None else downlink,
         fleet=fleet,
         ids=jnp.asarray(ids, jnp.int32),
         key=jax.random.key_data(jax.random.key(seed)),
         slots=cohort.slots(problem.n),
+        watched=_watched(clients),
         evaluations=evaluations,
-        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES,
+        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and clients.pieces is not None,
     )
     if isinstance(engine, EventDriven):
         refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
-    engine, program, plan = planned(engine, program)
+    engine, program, plan = planned(engine, program, None if checkpoint is None else Path(checkpoint) / "records")
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)
     every = int(every or max(1, rounds // 200))
@@ -96,10 +101,10 @@ def federate(
     began = time.monotonic()
     local, shared = engine.begin(program, rules)
     if start is not None:
-        local, shared = engine.enter(program, rules, _carried(start, local, shared), 0)
+        local, shared = _carried(start, local, shared)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
-    sizes = program.bytes(local, shared)
+    sizes = engine.bytes(program, local, shared)
     optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
     tabulate = ServerTabulator(sizes, problem.weights, optimum, reference is not None, keep)
     tabulate.resume(None, local)
@@ -111,7 +116,7 @@ def federate(
         raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
     for text in said:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-    names = problem.names or tuple(f"client {i}" for i in range(problem.n))
+    names = problem.names or (tuple(f"client {i}" for i in range(problem.n)) if keep else ("all clients",))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     with watch(progress, rounds) as show:
         outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
@@ -147,19 +152,30 @@ def federate(
         reference=reference,
         warnings=(*said, *heard),
         records=(run.local.records, run.shared.central),
+        ids=ids,
     )
 
 
 def unscaled(problem: Problem) -> Problem:
     """The same problem whose locals are f_i: a client's weight is applied by `combine`, once."""
+    if problem.pieces is None:
+        return problem
     ones = jax.tree.map(jnp.ones_like, problem.pieces.scale)
     return problem.with_pieces(eqx.tree_at(lambda piece: piece.scale, problem.pieces, ones))
+
+
+def _watched(problem: Problem):
+    """Which clients records measure: a sample where nobody holds the examples of all."""
+    if problem.pieces is not None:
+        return None
+    size = min(problem.n, WATCHED)
+    return jnp.asarray(np.sort(np.random.default_rng(0).choice(problem.n, size, replace=False)), jnp.int32)
 
 
 def _facts(problem: Problem, algorithm) -> Facts:
     """L_i and μ_i of the f_i, where something was left open that needs them."""
     needed = algorithm.needs & {"smooth", "strongly_convex"} or refusals.is_open(algorithm)
-    if not needed:
+    if not needed or refusals.does_without(algorithm, problem, ESTIMATED_VARIABLES):
         return Facts(smoothness=None, strong_convexity=0.0, local_smoothness=None, n=problem.n)
     refusals.check_constants(algorithm, problem, ESTIMATED_VARIABLES)
     scale = np.where(problem.weights > 0, problem.n * problem.weights, np.inf)
@@ -193,7 +209,7 @@ def _answer(run: Run):
 
 
 def _carried(start: Result, local, shared):
-    """The records of an earlier run of the same algorithm and clients."""
+    """(local, shared) with the records of an earlier run of the same algorithm and clients."""
     if not isinstance(start, Result):
         raise TypeError(f"solve: got {type(start).__name__} as start, expected a Result")
     like = (local.records, shared.central)
@@ -202,7 +218,10 @@ def _carried(start: Result, local, shared):
     )
     if not same:
         raise ValueError("solve(start=…): the earlier run had another algorithm, number of clients or shape of x")
-    return start.records
+    records, central = start.records
+    pick = lambda s: (s.central, s.previous)
+    row = jax.flatten_util.ravel_pytree(start.x)[0]
+    return eqx.tree_at(lambda c: c.records, local, records), eqx.tree_at(pick, shared, (central, row))
 
 
 def _config(problem, algorithm, cohort: Cohort, fleet, engine, plan, seed, stop, rounds) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def judge(stop: Stop, history: History) -> tuple[Outcome, str] | None:
             )
     for name, most, unit in (("clock", stop.clock, "simulated seconds"), ("bytes", stop.bytes, "bytes sent by all")):
         if most is not None and _column(history, name)[-1] >= most:
-            return Outcome.BUDGET, f"{_column(history, name)[-1]:,.6g} of {most:,.6g} {unit} at round {int(history['round'][-1])}"
+            return (
+                Outcome.BUDGET,
+                f"{_column(history, name)[-1]:,.6g} of {most:,.6g} {unit} at round {int(history['round'][-1])}",
+            )
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .stop import Stop
@@ -61,16 +62,16 @@ class Program(eqx.Module):
         """Number of agents."""
 
     @abc.abstractmethod
-    def begin(self, executor, rules: Rules) -> tuple[Any, Any]:
-        """(local, shared) before round 0."""
-
-    @abc.abstractmethod
-    def enter(self, executor, rules: Rules, agents, k) -> tuple[Any, Any]:
-        """(local, shared) around agents that restart at round k."""
+    def begin(self, executor, rules: Rules, earlier: Any = None) -> tuple[Any, Any]:
+        """(local, shared) before round 0, of a first epoch or of one that follows an `earlier` one."""
 
     @abc.abstractmethod
     def one_round(self, executor, rules: Rules, local, shared, k) -> tuple[Any, Any, Any]:
         """(local, shared, report) after round k."""
+
+    @abc.abstractmethod
+    def no_report(self, executor, rules: Rules, local, shared) -> Any:
+        """The report before the first round."""
 
     @abc.abstractmethod
     def record(self, executor, rules: Rules, local, shared, report) -> tuple[Any, Any, Any]:
@@ -112,22 +113,25 @@ def advance(executor, e: Program, rules: Rules, local, shared, until):
             local, shared, report = e.one_round(executor, rules, local, shared, k)
             return local, shared, k + 1, report
 
-        first = (local, shared, shared.round, no_report(executor, e, rules, local, shared))
+        first = (local, shared, shared.round, e.no_report(executor, rules, local, shared))
         local, shared, k, report = jax.lax.while_loop(going, body, first)
         shared = eqx.tree_at(lambda s: s.round, shared, k)
         local, shared, row = e.record(executor, rules, local, shared, report)
         return local, shared, append(records, row)
 
-    more = lambda carry: unfinished(carry[1], carry[2], until)
+    def more(carry):
+        _, shared, records = carry
+        return (shared.round < until) & ~shared.done & ~shared.broken & (records.count < CAPACITY)
+
     return jax.lax.while_loop(more, segment, (local, shared, no_records(executor, e, rules, local, shared)))
 
 
 def advance_by_hand(executor, e: Program, rules: Rules, local, shared, until):
     """The same from Python, round by round, for executors that are no part of a compiled program."""
-    records = no_records(executor.shapes, e, rules, local, shared)
+    rows: list[Any] = []
     k = int(shared.round)
-    report = no_report(executor.shapes, e, rules, local, shared)
-    while bool(unfinished(shared, records, until)):
+    report = e.no_report(executor, rules, local, shared)
+    while k < until and not (bool(shared.done) or bool(shared.broken)) and len(rows) < CAPACITY:
         target = min(int(until), int(next_record(rules, k)))
         while k < target and not e.all_done(executor, local):
             with executor.in_round(k):
@@ -135,8 +139,9 @@ def advance_by_hand(executor, e: Program, rules: Rules, local, shared, until):
             k += 1
         shared = eqx.tree_at(lambda s: s.round, shared, jnp.asarray(k, jnp.int32))
         local, shared, row = e.record(executor, rules, local, shared, report)
-        records = append(records, row)
-    return local, shared, records
+        rows.append(row)
+    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *rows) if rows else None
+    return local, shared, Records(stacked, jnp.asarray(len(rows), jnp.int32))
 
 
 def next_record(rules: Rules, k):
@@ -144,20 +149,9 @@ def next_record(rules: Rules, k):
     return (k // rules.every + 1) * rules.every
 
 
-def unfinished(shared: Shared, records: Records, until) -> Bool[Array, ""]:
-    """Whether there is more to do, and room to record it."""
-    return (shared.round < until) & ~shared.done & ~shared.broken & (records.count < CAPACITY)
-
-
-def no_report(executor, e: Program, rules: Rules, local, shared):
-    """A report before the first round: NaN, or zero where it is no float."""
-    shapes = jax.eval_shape(lambda: e.one_round(executor, rules, local, shared, jnp.asarray(0, jnp.int32))[2])
-    return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan if jnp.issubdtype(s.dtype, jnp.inexact) else 0, s.dtype), shapes)
-
-
 def no_records(executor, e: Program, rules: Rules, local, shared) -> Records:
     """An empty buffer."""
-    report = no_report(executor, e, rules, local, shared)
+    report = e.no_report(executor, rules, local, shared)
     shapes = jax.eval_shape(lambda: e.record(executor, rules, local, shared, report)[2])
     blank = lambda leaf: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype)
     return Records(jax.tree.map(blank, shapes), jnp.asarray(0, jnp.int32))

@@ -20,6 +20,7 @@ from thalweg.message.stage import Stage
 from thalweg.problem import Problem
 
 from .combining import WEIGHTED, combine_field, gather_slots
+from .epoch import Earlier, enter
 from .keys import Role, Stream, agent_keys
 from .mailbox import Mailbox, deliver, empty_mailbox
 from .weather import Conditions, conditions
@@ -50,9 +51,14 @@ class Agents(eqx.Module):
     sent: UInt32[Array, " n"]
 
 
-def init_agents(executor, e: Experiment, channel) -> Agents:
-    """Records before round 0."""
-    state = _role(executor, e, "init", 0, "", Role.INIT, None, lambda a, local, c: a.init(local, e.problem.x0, c))
+def init_agents(executor, e: Experiment, channel, earlier: Earlier | None = None) -> Agents:
+    """Records before round 0; in a new epoch, of agents that bring what they have of an `earlier` one."""
+    x0 = e.problem.x0
+    if earlier is None:
+        state = _role(executor, e, "init", 0, "", Role.INIT, None, lambda a, local, c: a.init(local, x0, c))
+    else:
+        again = lambda a, local, c, stays, state: enter(a, local, x0, c, stays, state)
+        state = _role(executor, e, "restart", 0, "", Role.RESTART, None, again, earlier.stays, earlier.state)
     return Agents(
         state=state,
         link=_init_link(e, state),
@@ -60,13 +66,6 @@ def init_agents(executor, e: Experiment, channel) -> Agents:
         channel=channel,
         sent=jnp.zeros(e.world.ids.shape, jnp.uint32),
     )
-
-
-def restart_agents(executor, e: Experiment, agents: Agents, k) -> Agents:
-    """A new epoch: conserved quantities are rebuilt, what was on its way is forgotten."""
-    restart = lambda a, local, c, state: a.restart(local, state, c)
-    state = _role(executor, e, "restart", k, "", Role.RESTART, None, restart, agents.state)
-    return eqx.tree_at(lambda r: (r.state, r.mail), agents, (state, _init_mail(e, state)))
 
 
 def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info]:
@@ -200,9 +199,10 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
     """Route every field to its receivers and combine it there."""
     world, changing = e.world, not e.setting.constant
     mail, inbox = dict(mail), {}
+    kinds = {field: WEIGHTED.get(type(e.algorithm.combine[field])) for field in sent}
+    sent = sent | executor.settle({field: own for field, own in sent.items() if kinds[field] not in world.dense})
     for field, own in sent.items():
-        rule = e.algorithm.combine[field]
-        kind = WEIGHTED.get(type(rule))
+        rule, kind = e.algorithm.combine[field], kinds[field]
         if kind in world.dense:
             inbox[field] = jax.tree.map(lambda leaf, kind=kind: _dense(world.dense[kind], leaf), executor.everyone(own))
             continue

@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from thalweg.algorithm.step import PerAgent
 
+from .epoch import Earlier
 from .loop import Program, Rules, Shared
 from .metrics import Snapshot, estimates, measure
-from .peer_round import Agents, Experiment, init_agents, peer_round, restart_agents
+from .peer_round import Agents, Experiment, init_agents, peer_round
 from .stop import Flags, exchange_flags, first_flags, settled
 from .weather import conditions, first_weather
 
@@ -41,20 +42,12 @@ class Peers(Experiment, Program):
     def n(self) -> int:
         return self.world.ids.shape[0]
 
-    def begin(self, executor, rules: Rules) -> tuple[Local, Shared]:
-        agents = init_agents(executor, self, first_weather(self.key, self.setting, self.world))
-        return self._around(executor, rules, agents, jnp.asarray(0, jnp.int32))
-
-    def enter(self, executor, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
-        return self._around(executor, rules, restart_agents(executor, self, agents, k), k)
-
-    def _around(self, executor, rules: Rules, agents: Agents, k) -> tuple[Local, Shared]:
-        """The run's own records around given agents, at round `k`."""
+    def begin(self, executor, rules: Rules, earlier: Earlier | None = None) -> tuple[Local, Shared]:
+        agents = init_agents(executor, self, first_weather(self.key, self.setting, self.world), earlier)
         x = estimates(executor, self, agents)
         flags = first_flags(x) if rules.stop is not None and rules.stop.distributed else ()
         no, zero = jnp.asarray(False), jnp.asarray(0, jnp.int32)
-        k = jnp.asarray(k, jnp.int32)
-        return Local(agents, x, flags), Shared(k, k, zero, no, no)
+        return Local(agents, x, flags), Shared(zero, zero, zero, no, no)
 
     def one_round(self, executor, rules: Rules, local: Local, shared: Shared, k) -> tuple[Local, Shared, Any]:
         """One round, with the distributed stop rule beside it."""
@@ -67,6 +60,15 @@ class Peers(Experiment, Program):
             x = estimates(executor, self, agents)
             flags = exchange_flags(executor, rules.stop, self.key, self.world, flags, weather, x, k)
         return Local(agents, local.previous, flags), shared, reported(executor, rules, info)
+
+    def no_report(self, executor, rules: Rules, local: Local, shared: Shared) -> dict[str, Array]:
+        """NaN, or zero where it is no float."""
+        if not rules.report:
+            return {}
+        first = jnp.asarray(0, jnp.int32)
+        shapes = jax.eval_shape(lambda: self.one_round(executor.shapes, rules, local, shared, first)[2])
+        value = lambda s: jnp.nan if jnp.issubdtype(s.dtype, jnp.inexact) else 0
+        return jax.tree.map(lambda s: jnp.full(s.shape, value(s), s.dtype), shapes)
 
     def record(self, executor, rules: Rules, local: Local, shared: Shared, report) -> tuple[Local, Shared, Row]:
         k = shared.round

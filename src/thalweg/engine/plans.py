@@ -6,6 +6,7 @@ compiled loop over rounds.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,14 +14,25 @@ import jax.numpy as jnp
 
 from .asynchronous import AsyncServer
 from .debug import ByHand, OneByOne
+from .hosted import Hosted, HostedServer
 from .server import Server
 from .simulated import EventDriven, Sharded, Simulated
 
-PLANS = {"vmap": "clients side by side", "sequential": "clients one after another, local steps unrolled"}
+PLANS = {
+    "vmap": "clients side by side",
+    "hosted": "clients side by side, their records on disk",
+    "sequential": "clients one after another, local steps unrolled",
+}
 
 
-def planned(engine: Any, program: Server) -> tuple[Any, Server, str]:
-    """(engine to run on, program as it suits it, the plan in words)."""
+def planned(engine: Any, program: Server, folder: Path | None = None) -> tuple[Any, Server, str]:
+    """(engine to run on, program as it suits it, the plan in words). `folder` is for records on disk; a temporary one if None."""
+    if program.problem.pieces is None:
+        if type(engine) is not Simulated:
+            raise ValueError(f"solve: a StreamedRisk runs on the simulated engine, got {engine.name!r}")
+        fields = {field.name: getattr(program, field.name) for field in dataclasses.fields(program)}
+        hosted = Hosted(engine.deterministic)
+        return ByHand(engine.name, hosted, engine.deterministic), HostedServer(**fields, folder=folder), PLANS["hosted"]
     if isinstance(engine, Sharded):
         devices = len(jax.devices()) if engine.devices is None else engine.devices
         slots = -(-program.slots // devices) * devices

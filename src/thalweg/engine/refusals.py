@@ -31,10 +31,7 @@ def check_arguments(problem, algorithm, network, rounds, every, seed, stop, link
         raise TypeError(f"solve: got the class {algorithm.__name__}, expected an object: write {algorithm.__name__}()")
     if not isinstance(algorithm, PeerAlgorithm):
         raise TypeError(f"solve: got {type(algorithm).__name__} as algorithm, expected one of tw.algorithms")
-    if problem.n != network.n:
-        raise ValueError(
-            f"solve: the problem has {problem.n} agents and the network {network.n}; build the network with n={problem.n}"
-        )
+    check_sizes(problem, network)
     check_run(rounds, every, seed, stop)
     if link is not None and not isinstance(link, Stage):
         raise TypeError(f"solve: got {type(link).__name__} as link, expected a stage of tw.message, or None")
@@ -44,14 +41,25 @@ def check_arguments(problem, algorithm, network, rounds, every, seed, stop, link
 
 def check_run(rounds, every, seed, stop) -> None:
     """How long, how often, from which seed, until when."""
-    if not isinstance(rounds, int | np.integer) or rounds < 0:
-        raise ValueError(f"solve: rounds={rounds!r}, expected a whole number ≥ 0")
-    if every is not None and (not isinstance(every, int | np.integer) or every < 1):
-        raise ValueError(f"solve: every={every!r}, expected a whole number ≥ 1, or None")
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
-        raise TypeError(f"solve: seed={seed!r}, expected a whole number; random keys are derived from it")
+    for value, least, name, what in (
+        (rounds, 0, "rounds", "a whole number ≥ 0"),
+        (1 if every is None else every, 1, "every", "a whole number ≥ 1, or None"),
+        (seed, -np.inf, "seed", "a whole number; random keys are derived from it"),
+    ):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"solve: {name}={value!r}, expected {what}")
+        if value < least:
+            raise ValueError(f"solve: {name}={value!r}, expected {what}")
     if stop is not None and not isinstance(stop, Stop):
         raise TypeError(f"solve: got {type(stop).__name__} as stop, expected tw.Stop(progress=…, agreement=…), or None")
+
+
+def check_sizes(problem: Problem, network: Network) -> None:
+    """The network has as many agents as the problem."""
+    if problem.n != network.n:
+        raise ValueError(
+            f"solve: the problem has {problem.n} agents and the network {network.n}; build the network with n={problem.n}"
+        )
 
 
 def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
@@ -75,12 +83,16 @@ def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
                 f"{name} mixes with doubly stochastic weights, which {network.name} does not have; use a method for directed "
                 "graphs (PushPull, PushDIGing, PushSum) or give a matrix: network.with_weights(W)"
             )
+        mend = "network.with_weights('metropolis')"
+        if network.directed:
+            mend = "a method for directed graphs (PushPull, PushDIGing, PushSum) or make the edges two-way"
         for need, what in (("doubly_stochastic", "doubly stochastic"), ("symmetric", "symmetric")):
             if need in algorithm.needs and not getattr(facts, need):
                 raise ValueError(
                     f"{name} needs {what} mixing weights, got {network.weights} weights on {network.name} which are not; "
-                    "use network.with_weights('metropolis')"
+                    f"use {mend}"
                 )
+    _check_mixing(name, rules, network)
     if "positive_definite" in algorithm.needs and facts.lambda_min is not None and facts.lambda_min <= 0:
         raise ValueError(f"{name} needs λ_min(W) > 0, got {facts.lambda_min:.4g}; use network.with_weights('lazy_metropolis')")
     kind = type(network.schedule).__name__
@@ -88,6 +100,20 @@ def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
         raise ValueError(f"{name} needs a network that does not change, got the schedule {network.schedule}")
     if kind == "Gossip" and any(isinstance(rule, Pull | Push) for rule in rules):
         raise ValueError(f"{name} needs row- or column-stochastic weights, which pairwise gossip does not have")
+
+
+def _check_mixing(name: str, rules: Iterable, network: Network) -> None:
+    """Given weights let the agents agree; those of the library's own rules always do."""
+    if network.n == 1 or network.weights != "given" or type(network.schedule).__name__ != "Fixed":
+        return
+    facts = network.facts
+    for kind, sigma in ((Mix, facts.sigma), (Pull, facts.pull_sigma), (Push, facts.push_sigma)):
+        if any(isinstance(rule, kind) for rule in rules) and not sigma < 1 - 1e-12:
+            raise ValueError(
+                f"{name}: with the given weights the agents of {network.name} never agree: got {sigma:.6g} as second largest "
+                "eigenvalue modulus, expected less than 1; give weight to the diagonal, for example (I + W)/2, and make no "
+                "entry negative"
+            )
 
 
 def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:
@@ -127,6 +153,11 @@ def check_steps(algorithm: PeerAlgorithm, n: int) -> None:
         values = value.values if isinstance(value, PerAgent) else value.fraction if isinstance(value, LocalStep) else value
         if values is None:
             continue
+        if np.ndim(values) and not isinstance(value, PerAgent):
+            raise TypeError(
+                f"{name}({field.name}=…): got an array of shape {np.shape(values)}, expected one number; one for each agent is "
+                "written tw.PerAgent(values), where the method allows it"
+            )
         if not np.issubdtype(np.asarray(values).dtype, np.number):
             raise TypeError(f"{name}({field.name}={values!r}): expected a positive number, or None for the default")
         if not (np.isfinite(values).all() and (np.asarray(values) > 0).all()):

@@ -91,8 +91,20 @@ def check_asynchronous(engine, algorithm: ServerAlgorithm, cohort: Cohort, fleet
 
 def is_open(algorithm: ServerAlgorithm) -> bool:
     """Whether something was left None that is chosen from the problem's constants."""
-    parts = [getattr(algorithm, field.name) for field in dataclasses.fields(algorithm)]
-    return any(part.open() for part in parts if hasattr(part, "open")) or getattr(algorithm, "penalty", 0) is None
+    steps = any(part.open() for part in _parts(algorithm) if hasattr(part, "open"))
+    return steps or getattr(algorithm, "penalty", 0) is None
+
+
+def _parts(algorithm: ServerAlgorithm) -> list[Any]:
+    return [getattr(algorithm, field.name) for field in dataclasses.fields(algorithm)]
+
+
+def does_without(algorithm: ServerAlgorithm, problem: Problem, most: int) -> bool:
+    """Whether the losses are not smooth, and the algorithm only `handles` "constants" (its penalty is open, no step size)."""
+    steps = any(part.open() for part in _parts(algorithm) if hasattr(part, "open"))
+    if "constants" not in algorithm.handles or steps or problem.size > most:
+        return False
+    return not (np.isfinite(problem.smoothness).all() and problem.smoothness.max() > 0)
 
 
 def check_constants(algorithm: ServerAlgorithm, problem: Problem, most: int) -> None:
@@ -100,8 +112,8 @@ def check_constants(algorithm: ServerAlgorithm, problem: Problem, most: int) -> 
     name = type(algorithm).__name__
     if problem.size > most:
         raise ValueError(
-            f"{name}: its step size was left open, and the constants of a model with {problem.size:,} variables are not "
-            "estimated; give one, for example solver=tw.LocalSGD(0.1, batch_size=20)"
+            f"{name}: its step size or penalty was left open, and the constants of a model with {problem.size:,} variables are "
+            "not estimated; give one, for example solver=tw.LocalSGD(0.1, batch_size=20) or penalty=0.1"
         )
     smoothness = problem.smoothness
     if not (np.isfinite(smoothness).all() and smoothness.max() > 0):

@@ -67,36 +67,38 @@ class Server(Federation, Program):
     def n(self) -> int:
         return self.ids.shape[0]
 
-    def begin(self, executor, rules: Rules) -> tuple[Clients, Run]:
-        context = client_context(self, self.ids, 0, 0, self.algorithm.phases[0], role=Role.INIT)
-        context = executor.share(context)
+    def begin(self, executor, rules: Rules, earlier: None = None) -> tuple[Clients, Run]:
+        states = self.first_states(executor, self.problem.pieces, executor.share(self.ids))
+        server = self.first_server(executor)
+        memory = executor.network_role("init cohort", self.cohort.init, self.registry)
+        uplink, downlink = self._pipelines(self.problem.pieces, states, server)
+        return self._around(executor, rules, (states, uplink), Central(server, downlink, memory))
+
+    def first_states(self, executor, pieces, ids):
+        """The algorithm's states of the clients `ids` before they were ever drawn."""
+        context = client_context(self, ids, 0, 0, self.algorithm.phases[0], role=Role.INIT)
         init = lambda a, local, c, x0: a.init_client(local, x0, c)
-        states = as_clients(executor, self, "init", init, self.problem.pieces, context, common=self.problem.x0)
+        return as_clients(executor, self, "init", init, pieces, context, common=self.problem.x0)
+
+    def first_server(self, executor):
+        """The server's state before round 0."""
         shared, static = eqx.partition((self.algorithm, self.public), eqx.is_array)
 
         def init_server(shared, x0):
             algorithm, public = eqx.combine(shared, static)
             return algorithm.init_server(public, x0)
 
-        server = executor.network_role("init server", init_server, shared, self.problem.x0)
-        memory = executor.network_role("init cohort", self.cohort.init, self.registry)
-        uplink, downlink = self._pipelines(states, server)
-        central = Central(server, downlink, memory)
-        return self._around(executor, rules, (states, uplink), central, 0)
+        return executor.network_role("init server", init_server, shared, self.problem.x0)
 
-    def enter(self, executor, rules: Rules, agents, k) -> tuple[Clients, Run]:
-        records, central = agents
-        return self._around(executor, rules, records, central, k)
-
-    def _around(self, executor, rules: Rules, records, central: Central, k) -> tuple[Clients, Run]:
-        k, zero, no = jnp.asarray(k, jnp.int32), jnp.asarray(0, jnp.int32), jnp.asarray(False)
-        nothing = jnp.zeros(self._mine(records), jnp.uint32)
+    def _around(self, executor, rules: Rules, records, central: Central) -> tuple[Clients, Run]:
+        zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
+        nothing = jnp.zeros(self._mine(), jnp.uint32)
         clients = Clients(records, nothing, nothing)
         x = answer(executor, self, central.state)
         clock = jnp.zeros((), jnp.float32)
-        vitals = jax.eval_shape(lambda: server_round(executor.shapes, self, records, central, clock, k)[2])
+        vitals = jax.eval_shape(lambda: server_round(executor.shapes, self, records, central, clock, zero)[2])
         vitals = jax.tree.map(_blank, vitals)
-        return clients, Run(k, k, zero, no, no, central=central, clock=clock, previous=x, vitals=vitals)
+        return clients, Run(zero, zero, zero, no, no, central=central, clock=clock, previous=x, vitals=vitals)
 
     def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
         rows, central, vitals, drawn, contacted = server_round(executor, self, local.records, shared.central, shared.clock, k)
@@ -106,6 +108,10 @@ class Server(Federation, Program):
         clients = Clients(records, count(local.sent), count(local.received))
         shared = eqx.tree_at(lambda s: (s.central, s.clock, s.vitals), shared, (central, shared.clock + vitals.seconds, vitals))
         return clients, shared, ()
+
+    def no_report(self, executor, rules: Rules, local: Clients, shared: Run) -> tuple[()]:
+        """How a round went is in `shared.vitals`."""
+        return ()
 
     def record(self, executor, rules: Rules, local: Clients, shared: Run, report) -> tuple[Clients, Run, ServerRow]:
         k = shared.round
@@ -152,23 +158,25 @@ class Server(Federation, Program):
                 marked = eqx.tree_at(lambda m, name=name: m.evaluations[name].pieces, marked, yes(evaluation.pieces))
         return marked
 
-    def bytes(self, local: Clients, shared: Run) -> dict[str, int]:
+    def bytes(self, executor, local: Clients, shared: Run) -> dict[str, int]:
         """Payload of one client's messages in one round: "up", "down"."""
-        return wire_bytes(self, local.records[0], shared.central.state)
+        one = jnp.zeros(1, jnp.int32)
+        state, _ = executor.take(local.records, one)
+        return wire_bytes(self, executor.pieces(self.problem, one), state, shared.central.state)
 
-    def _mine(self, records) -> int:
+    def _mine(self) -> int:
         """Number of clients whose records are here."""
-        return jax.tree.leaves(self.problem.pieces)[0].shape[0]
+        return self.n if self.problem.pieces is None else jax.tree.leaves(self.problem.pieces)[0].shape[0]
 
     def _traffic(self, executor, rules: Rules, messages):
         everyone = executor.everyone(messages)
         return everyone if rules.keep_agents else jnp.sum(everyone, dtype=jnp.uint32)[None]
 
-    def _pipelines(self, states, server) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _pipelines(self, pieces, states, server) -> tuple[dict[str, Any], dict[str, Any]]:
         """phase → (uplink state of every client, downlink state)."""
-        n, up, down = self._mine(states), {}, {}
+        n, up, down = jax.tree.leaves(pieces)[0].shape[0], {}, {}
         for phase in self.algorithm.phases:
-            received, sent = message_specs(self, states, server, phase)
+            received, sent = message_specs(self, pieces, states, server, phase)
             one = self.uplink.init(sent)
             up[phase] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), one)
             down[phase] = self.downlink.init(received)

@@ -76,7 +76,8 @@ def answer(executor, e: Federation, server) -> Float[Array, " d"]:
 def own_answers(executor, e: Federation, records, server) -> Float[Array, "n d"]:
     """Every client's own answer as a row."""
     one = lambda a, local, c, state, server: ravel_pytree(a.estimate(server, state))[0]
-    return as_clients(executor, e, "own answer", one, e.problem.pieces, _context(executor, e), records[0], common=server)
+    pieces, records, ids, _ = e.population(executor, records)
+    return as_clients(executor, e, "own answer", one, pieces, _context(executor, e, ids), records[0], common=server)
 
 
 def measure(executor, e, records, server, x, previous, k, rounds, reference) -> ServerSnapshot:
@@ -95,9 +96,8 @@ def measure(executor, e, records, server, x, previous, k, rounds, reference) -> 
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(own)) & _all_finite(state)
         return value, gradient, own, distance, finite
 
-    context = _context(executor, e, k)
-    outcome = as_clients(executor, e, "measure", one, e.problem.pieces, context, records[0], common=(x, server))
-    weights = e.registry.weights
+    pieces, records, ids, weights = e.population(executor, records)
+    outcome = as_clients(executor, e, "measure", one, pieces, _context(executor, e, ids, k), records[0], common=(x, server))
     gradient = square = jnp.zeros(0, x.dtype)
     if gradients:
         gradient = executor.weighted("gradient", weights, outcome[1])
@@ -140,6 +140,8 @@ def measure(executor, e, records, server, x, previous, k, rounds, reference) -> 
 def evaluate(executor, e, records, server) -> dict[str, Array]:
     """name → metric of the shared answer on a pool of examples, or of every client's own answer on its own, `[n]`."""
     found = {}
+    if any(evaluation.per_client for evaluation in e.evaluations.values()):
+        pieces, own, ids, _ = e.population(executor, records)
     for name, evaluation in e.evaluations.items():
         metric = evaluation.metric
         if evaluation.per_client:
@@ -151,7 +153,7 @@ def evaluate(executor, e, records, server) -> dict[str, Array]:
                 return jnp.sum(jnp.where(real, each, 0)) / count
 
             values = as_clients(
-                executor, e, f"evaluate {name}", one, e.problem.pieces, _context(executor, e), records[0],
+                executor, e, f"evaluate {name}", one, pieces, _context(executor, e, ids), own[0],
                 evaluation.pieces, executor.share(evaluation.counts), common=server,
             )  # fmt: skip
             found[name] = executor.everyone(values)
@@ -179,8 +181,8 @@ def _with(metric, local):
 POOL = 500
 
 
-def _context(executor, e: Federation, k=0):
-    return executor.share(client_context(e, e.ids, k, 0, e.algorithm.phases[0]))
+def _context(executor, e: Federation, ids, k=0):
+    return executor.share(client_context(e, ids, k, 0, e.algorithm.phases[0]))
 
 
 def _all_finite(tree) -> Bool[Array, ""]:

@@ -31,7 +31,7 @@ from .pace import Pace, arrivals, budgets
 class Federation(eqx.Module):
     """Everything about a run under a server that does not change from round to round.
 
-    `problem` has unscaled clients (every local is f_i); `slots` is the cohort's c, a multiple of the number of devices;
+    `problem` has unscaled clients (every local is f_i); `watched` `[s]` are the clients that records measure, None for all; `slots` is the cohort's c, a multiple of the number of devices;
     with `unroll` clients unroll their loops over local steps.
     """
 
@@ -45,8 +45,17 @@ class Federation(eqx.Module):
     fleet: Fleet | None
     ids: Int[Array, " n"]
     key: PRNGKeyArray
+    watched: Int[Array, " s"] | None
     slots: int = eqx.field(static=True)
     unroll: bool = eqx.field(static=True, default=False)
+
+    def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
+        """(pieces, records, ids, weights summing to one) of the clients that records of the run measure."""
+        if self.watched is None:
+            return self.problem.pieces, records, self.ids, self.registry.weights
+        weights = self.registry.weights[self.watched]
+        own = executor.take(records, self.watched)
+        return executor.pieces(self.problem, self.watched), own, self.ids[self.watched], weights / jnp.sum(weights)
 
 
 class Central(eqx.Module):
@@ -84,11 +93,11 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     """
     draw = draw_cohort(executor, e, central.cohort, k)
     ids, share = e.ids[draw.members], executor.share
-    pieces, old = executor.take(e.problem.pieces, draw.members), executor.take(records, draw.members)
+    pieces, old = executor.pieces(e.problem, draw.members), executor.take(records, draw.members)
     state, uplink = old
     pace = Pace.of(e.fleet, e.registry, draw, ids, round_key(e.key, Stream.SCHEDULE, k), clock)
     server, downlink = central.state, dict(central.downlink)
-    sizes = wire_bytes(e, state, server)
+    sizes = executor.once("bytes", lambda: wire_bytes(e, pieces, state, server))
     for index, phase in enumerate(e.algorithm.phases):
         down = as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
         downlink[phase], common, own = send_down(executor, e, (k, index), down, downlink[phase], draw.members)
@@ -131,7 +140,7 @@ def draw_cohort(executor, e: Federation, memory, k) -> Draw:
 
 def as_clients(executor, e: Federation, name: str, function, pieces, context, *args, common=None) -> Any:
     """`function(algorithm, local, context, *args, common)` as every client that `pieces` and `args` have a row of."""
-    skeleton = eqx.tree_at(lambda p: p.pieces, e.problem, None)
+    skeleton = e.problem if e.problem.pieces is None else eqx.tree_at(lambda p: p.pieces, e.problem, None)
     shared, static = eqx.partition((skeleton, e.algorithm), eqx.is_array)
 
     def one(shared, common, piece, context, *rest):
@@ -154,11 +163,11 @@ def client_context(e: Federation, ids, k, index: int, phase: str, budget=None, r
     )
 
 
-def wire_bytes(e: Federation, states, server) -> dict[str, int]:
+def wire_bytes(e: Federation, pieces, states, server) -> dict[str, int]:
     """Payload of one client's messages in one round, from shapes: "up" and "down", all phases together."""
     found = {"up": 0, "down": 0}
     for phase in e.algorithm.phases:
-        down, up = message_specs(e, states, server, phase)
+        down, up = message_specs(e, pieces, states, server, phase)
         encoded = lambda stage, message: jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message)
         found["down"] += payload_bytes(encoded(e.downlink, down))
         found["up"] += payload_bytes(encoded(e.uplink, up))
@@ -166,8 +175,8 @@ def wire_bytes(e: Federation, states, server) -> dict[str, int]:
     return found
 
 
-def message_specs(e: Federation, states, server, phase: str) -> tuple[Any, Any]:
-    """(what one client receives, what it sends) in a phase, as shapes."""
+def message_specs(e: Federation, pieces, states, server, phase: str) -> tuple[Any, Any]:
+    """(what one client receives, what it sends) in a phase, as shapes; of any clients' pieces and states."""
     first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
 
     def exchange(states, server, pieces, key):
@@ -178,7 +187,7 @@ def message_specs(e: Federation, states, server, phase: str) -> tuple[Any, Any]:
         local = e.problem.local(first(pieces))
         return down, e.algorithm.work(local, first(states), down, context)[1]
 
-    return jax.eval_shape(exchange, states, server, e.problem.pieces, e.key)
+    return jax.eval_shape(exchange, states, server, pieces, e.key)
 
 
 def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace, scale=None):

@@ -74,7 +74,7 @@ class ServerTabulator:
             "dispersion": vitals.dispersion,
             "steps": vitals.steps,
         }
-        scalars |= {name: column for name, column in vitals.scalars.items()}
+        scalars |= dict(vitals.scalars.items())
         if self.optimum is not None:
             scalars["gap"] = snapshot.objective - self.optimum
         if self.has_target:

@@ -102,11 +102,20 @@ def target_row(reference: Any, problem: Problem):
     x = getattr(reference, "x", reference)
     if jax.tree.structure(x) != jax.tree.structure(problem.x0):
         raise TypeError("solve: the reference has another structure than x0; pass tw.reference(problem) or an x")
-    return ravel_pytree(jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0))[0]
+    x = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), x, problem.x0)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (x, problem.x0)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"solve: the reference has shape {shapes[0]}, expected {shapes[1]} as x0; pass tw.reference(problem)")
+    row = ravel_pytree(x)[0]
+    if not bool(jnp.isfinite(row).all()):
+        raise ValueError("solve: the reference has NaN or infinite entries, expected finite ones; pass tw.reference(problem)")
+    return row
 
 
 def open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Any) -> None:
     """Continue the run that `folder` holds, or make sure that it holds none."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"solve(checkpoint={str(folder)!r}): got a file, expected a folder, new or that of a run")
     if not resume:
         if (folder / checkpoints.META).exists():
             k = checkpoints.read_meta(folder)["round"]

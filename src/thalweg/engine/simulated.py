@@ -35,13 +35,9 @@ class Simulated(eqx.Module):
         """A session of this engine: itself."""
         return self
 
-    def begin(self, e, rules):
+    def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
-        return _begin(_executor(self.deterministic), e, rules)
-
-    def enter(self, e, rules, agents, k):
-        """(local, shared) around agents that restart at round k."""
-        return _enter(_executor(self.deterministic), e, rules, agents, jnp.asarray(k, jnp.int32))
+        return _begin(_executor(self.deterministic), e, rules, earlier)
 
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
@@ -54,6 +50,13 @@ class Simulated(eqx.Module):
     def shared_answer(self, e, shared):
         """`[d]` the answer of a run with a server."""
         return _shared_answer(_executor(self.deterministic), e, shared)
+
+    def bytes(self, e, local, shared):
+        """Payload of one client's messages in one round."""
+        return e.bytes(_executor(self.deterministic), local, shared)
+
+    def committed(self, local, k: int) -> None:
+        """Round `k` is safe in a checkpoint."""
 
 
 class EventDriven(Simulated):
@@ -100,13 +103,9 @@ class Sharded(eqx.Module):
         """A session of this engine: itself."""
         return self
 
-    def begin(self, e, rules):
+    def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
-        return self._run(_begins, e, rules, (), ())
-
-    def enter(self, e, rules, agents, k):
-        """(local, shared) around agents that restart at round k."""
-        return self._run(_enters, e, rules, (agents,), (jnp.asarray(k, jnp.int32),))
+        return self._run(_begins, e, rules, () if earlier is None else (earlier,), ())
 
     def advance(self, e, rules, local, shared, until):
         """(local, shared, records) after going on to round `until` at most."""
@@ -120,6 +119,13 @@ class Sharded(eqx.Module):
         """`[d]` the answer of a run with a server."""
         return _shared_answer(_executor(self.deterministic), e, shared)
 
+    def bytes(self, e, local, shared):
+        """Payload of one client's messages in one round."""
+        return e.bytes(_executor(self.deterministic), local, shared)
+
+    def committed(self, local, k: int) -> None:
+        """Round `k` is safe in a checkpoint."""
+
     def _run(self, function, e, rules, split, common):
         mesh = _mesh(self.devices, e.n)
         return _sharded(function, mesh, _executor(self.deterministic, AXIS), e, rules, split, common)
@@ -130,13 +136,8 @@ def _executor(deterministic: bool, axis: str | None = None) -> Vectorised:
 
 
 @eqx.filter_jit
-def _begin(executor, e, rules):
-    return e.begin(executor, rules)
-
-
-@eqx.filter_jit
-def _enter(executor, e, rules, agents, k):
-    return e.enter(executor, rules, agents, k)
+def _begin(executor, e, rules, earlier):
+    return e.begin(executor, rules, earlier)
 
 
 @eqx.filter_jit
@@ -154,12 +155,8 @@ def _shared_answer(executor, e, shared):
     return e.shared_answer(executor, shared)
 
 
-def _begins(executor, e, rules):
-    return e.begin(executor, rules)
-
-
-def _enters(executor, e, rules, agents, k):
-    return e.enter(executor, rules, agents, k)
+def _begins(executor, e, rules, earlier=None):
+    return e.begin(executor, rules, earlier)
 
 
 def _gathered(executor, e, rules, local, shared):

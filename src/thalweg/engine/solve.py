@@ -16,9 +16,9 @@ from thalweg._version import __version__
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.algorithm.step import localise, traced
+from thalweg.fleet import Fleet
 from thalweg.message.payload import HEADER_BYTES, payload_bytes
 from thalweg.message.stage import Identity, Stage
-from thalweg.fleet import Fleet
 from thalweg.network import Network
 from thalweg.observe import History, Ledger, Result, describe
 from thalweg.problem import Problem
@@ -27,6 +27,7 @@ from . import refusals, setup
 from .combining import weight_kinds
 from .debug import Debug
 from .driver import Run, drive
+from .epoch import bring
 from .facts import gather_facts
 from .federate import federate
 from .loop import Rules
@@ -89,8 +90,9 @@ def solve(
         deterministic: the same bits on every engine (float64, CPU); overrides the engine's own setting.
         report: fields of the agents' `Info` to keep in the history, for example ("gradient_norm",).
         reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against.
-        ids: `[n]` the agents' ids, from which their random keys derive; 0 … n−1 when None.
-        start: continue from another result in a new epoch: every agent calls `restart` on its record.
+        ids: `[n]` the agents' ids: who is who from epoch to epoch, and what random keys derive from; 0 … n−1 when None.
+        start: continue from another result of the same algorithm in a new epoch: agents with an id of that run call
+            `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ.
         checkpoint: a folder that receives the run's state every 10 s and at its end.
         resume: continue the run in `checkpoint`; the result is bitwise that of an uninterrupted run.
         progress: show a progress bar (None: when a person watches), or a function of (round, history).
@@ -129,6 +131,7 @@ def solve(
     algorithm = algorithm.resolve(facts)
     said = refusals.step_warnings(algorithm, facts, network)
     stop = _stop(stop, network, problem)
+    asked_ids = ids is not None
     ids = setup.checked_ids(ids, problem.n)
     experiment = Peers(
         problem=problem,
@@ -162,7 +165,8 @@ def solve(
     began = time.monotonic()
     local, shared = engine.begin(experiment, rules)
     if start is not None:
-        local, shared = engine.enter(experiment, rules, _records(start, local.agents), 0)
+        earlier = bring(start, algorithm, local.agents.state, problem.x0, ids, asked=asked_ids)
+        local, shared = engine.begin(experiment, rules, earlier)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(local.previous))
     specs = message_specs(experiment, local.agents.state)
@@ -207,6 +211,7 @@ def solve(
         reference=reference,
         warnings=tuple(said),
         records=run.local.agents,
+        ids=ids,
     )
 
 
@@ -228,18 +233,6 @@ def _stop(stop: Stop | None, network: Network, problem: Problem) -> Stop | None:
     if diameter < network.facts.diameter and not network.facts.diameter_is_bound:
         raise ValueError(f"Stop(diameter={diameter}): expected a bound on the diameter, which is {network.facts.diameter}")
     return dataclasses.replace(stop, diameter=max(1, diameter))
-
-
-def _records(start: Result, like):
-    """The records of an earlier run, of this algorithm and as many agents."""
-    if not isinstance(start, Result):
-        raise TypeError(f"solve: got {type(start).__name__} as start, expected a Result")
-    same = jax.tree.structure(start.records) == jax.tree.structure(like) and all(
-        a.shape == b.shape for a, b in zip(jax.tree.leaves(start.records), jax.tree.leaves(like), strict=True)
-    )
-    if not same:
-        raise ValueError("solve(start=…): the earlier run had another algorithm, network size or shape of x")
-    return start.records
 
 
 def _report_bytes(history: History, report: tuple[str, ...]) -> int:

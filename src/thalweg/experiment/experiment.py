@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from thalweg.algorithm import PeerAlgorithm, peer
-from thalweg.engine import Stop, solve
+from thalweg.engine import Stop, refusals, solve
 from thalweg.engine.setup import ENGINES
 from thalweg.observe import History, Result
 from thalweg.problem import Problem, Reference, reference
@@ -139,6 +139,8 @@ class Experiment:
         stated = problems.build(self.problem, self.base, np.dtype(self.settings.dtype))
         network = self.network.build(stated.problem.n, self.base)
         algorithm, stop = self.algorithm.build(), None if self.stop is None else _made("stop", Stop, self.stop)
+        _checked("network", refusals.check_sizes, stated.problem, network)
+        _checked("algorithm", refusals.check_steps, algorithm, stated.problem.n)
         central = self._reference(stated.problem)
         with folder.starting(self.name, self.base, self.source, self.content, self.hash):
             result = solve(
@@ -171,7 +173,12 @@ class Experiment:
 
 def _made(where: str, kind: type, table: Table) -> Any:
     """An object of class `kind` from its table; what it refuses is a mistake in the file."""
+    return _checked(where, lambda: kind(**arguments(kind, table)))
+
+
+def _checked(where: str, function: Callable, *args: Any) -> Any:
+    """`function(*args)`; what it refuses is a mistake in table `where` of the file."""
     try:
-        return kind(**arguments(kind, table))
+        return function(*args)
     except (ValueError, TypeError) as error:
         raise named(where, error) from error

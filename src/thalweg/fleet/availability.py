@@ -4,6 +4,7 @@ Axes: `n` devices, `s` intervals.
 """
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def read_intervals(path: str | Path, n: int) -> Availability:
         found.sort()
         if not found:
             raise ValueError(f"{path}: device {device} has no interval, expected at least one for each of {n} devices")
-        for (_, end), (start, _) in zip(found, found[1:], strict=False):
+        for (_, end), (start, _) in itertools.pairwise(found):
             if start < end:
                 raise ValueError(f"{path}: device {device} has overlapping intervals at {start:g} s; merge them")
     most = max(map(len, rows))

@@ -44,8 +44,8 @@ def choose(n: int, edges: np.ndarray, directed: bool, weights: Any) -> Weights:
     if asymmetry.max() > SUM_TOLERANCE:
         i, j = _first(asymmetry, SUM_TOLERANCE)
         raise ValueError(
-            f"weights on an undirected network must be symmetric; got W[{i}, {j}] = {matrix[i, j]!r} and W[{j}, {i}] = "
-            f"{matrix[j, i]!r}. Pass (W + W.T)/2, or build a directed network with from_matrix(W, directed=True)."
+            f"weights on an undirected network must be symmetric; got W[{i}, {j}] = {matrix[i, j]:.6g} and W[{j}, {i}] = "
+            f"{matrix[j, i]:.6g}. Pass (W + W.T)/2, or build a directed network with from_matrix(W, directed=True)."
         )
     _refuse_sums(matrix.sum(axis=1), SUM_TOLERANCE)
     return Weights("given", _rescaled(matrix, n, edges), pull, push)
@@ -209,8 +209,8 @@ def _refuse_sums(sums: np.ndarray, tolerance: float) -> None:
     if off.any():
         i = int(np.flatnonzero(off)[0])
         raise ValueError(
-            f"weights must sum to 1 in every row; got row {i} with sum {float(sums[i])!r}. Put what is missing on the "
-            f"diagonal: W[{i}, {i}] += {1 - float(sums[i])!r}."
+            f"weights must sum to 1 in every row; got row {i} with sum {sums[i]:.9g}. Put what is missing on the "
+            f"diagonal: W[{i}, {i}] += {1 - sums[i]:.9g}."
         )
 
 
@@ -223,7 +223,7 @@ def _refuse_weights_off_edges(matrix: csr_array, n: int, edges: np.ndarray, dire
     if stray.any():
         i, j = int(row[stray][0]), int(column[stray][0])
         raise ValueError(
-            f"W[{i}, {j}] = {matrix[i, j]!r}, but agent {i} does not hear agent {j} in this network. "
+            f"W[{i}, {j}] = {matrix[i, j]:.6g}, but agent {i} does not hear agent {j} in this network. "
             "Set it to 0, add the edge, or build the network from the matrix with from_matrix(W)."
         )
 

@@ -68,7 +68,9 @@ def _template(name: str) -> str:
 
 
 def _outcome(result: "Result") -> str:
-    mark = {Outcome.CONVERGED: "✓", Outcome.TARGET: "✓", Outcome.DIVERGED: "✕", Outcome.NOT_FINITE: "✕"}.get(result.outcome, "!")
+    mark = {Outcome.CONVERGED: "✓", Outcome.TARGET: "✓", Outcome.DIVERGED: "✕", Outcome.NOT_FINITE: "✕"}.get(
+        result.outcome, "!"
+    )
     kind = {"✓": "good", "✕": "bad"}.get(mark, "warn")
     lines = [
         f'<p class="outcome {kind}"><strong><span class="mark" aria-hidden="true">{mark}</span> '

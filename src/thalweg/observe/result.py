@@ -29,7 +29,8 @@ class Result:
         config: what was run, as plain data: problem, network, engine, seed, stop rule, versions.
         reference: the central solution that gaps are measured against, or None.
         warnings: what was said before the run.
-        records: the agents' records, to continue from with `solve(start=result)`.
+        records: the agents' records, to continue from with `solve(start=result)`; None if read from a folder.
+        ids: `[n]` the agents' ids, by which a later epoch knows them.
     """
 
     x: Any
@@ -46,6 +47,7 @@ class Result:
     reference: Any = None
     warnings: tuple[str, ...] = ()
     records: Any = dataclasses.field(default=None, repr=False)
+    ids: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def converged(self) -> bool:
@@ -68,7 +70,7 @@ class Result:
                 lines.append((label, show(name)))
         sent, n = self.ledger.bytes, len(self.names)
         per_agent = human_bytes(int(sent.max())) if sent.size else "0 B"
-        lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} agents, {per_agent} by the busiest"))
+        lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} agent{'s' * (n != 1)}, {per_agent} by the busiest"))
         lines.append(("algorithm", describe(self.algorithm)))
         lines.append(("network", str(self.config.get("network", ""))))
         speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")
@@ -92,7 +94,7 @@ class Result:
         )
         return f"<table>{rows}</table>"
 
-    def report(self, path: str | Path, tables: tuple = ()) -> Path:
+    def report(self, path: str | Path = "report.html", tables: tuple = ()) -> Path:
         """Write one self-contained HTML file that works without a network; see `thalweg.observe.write_report`."""
         from .report import write_report
 

@@ -21,6 +21,7 @@ from thalweg.problem.regularizer import (
     regularizer,
     simplex,
 )
+from thalweg.problem.streamed import StreamedRisk
 
 __all__ = [
     "Alone",
@@ -34,6 +35,7 @@ __all__ = [
     "Problem",
     "Reference",
     "Regularizer",
+    "StreamedRisk",
     "alone",
     "box",
     "elastic_net",

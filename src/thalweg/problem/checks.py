@@ -93,7 +93,7 @@ def finite(tree: PyTree, names: Sequence[str] | None, per_agent: bool) -> None:
 
     def refuse(i, path, index):
         raise ValueError(
-            f"data of {agent(names, i)} has NaN or infinite values: first at {where(path)}{list(map(int, index))}; "
+            f"data of {agent(names, i)} has NaN or infinite values: first at {where(path)}{list(map(int, index)) or ''}; "
             "expected finite numbers; impute or drop such records first"
         )
 
@@ -142,9 +142,10 @@ def same_structure(parts: list, names: Sequence[str] | None, skip: int) -> None:
             )
         for (path, reference), leaf in zip(first, jax.tree.leaves(part), strict=True):
             if leaf.shape[skip:] != reference.shape[skip:] or leaf.ndim != reference.ndim:
+                expected = f"(any, {', '.join(map(str, reference.shape[1:]))})" if skip else reference.shape
                 raise ValueError(
                     f"shapes differ between agents: {where(path)} of {agent(names, i)} has shape {leaf.shape}, expected "
-                    f"{('any', *reference.shape[1:]) if skip else reference.shape} as for {agent(names, 0)}; "
+                    f"{expected} as for {agent(names, 0)}; "
                     "a list is read as one entry per agent, so pass stacked data as a tuple"
                 )
 

@@ -101,6 +101,10 @@ class Folded(Problem):
     def names(self) -> tuple[str, ...] | None:
         return self.base.names
 
+    def fetch(self, members: Any) -> PyTree:
+        """What the clients `members` of a streamed problem hold."""
+        return self.base.fetch(members)
+
     def local(self, piece: PyTree) -> FoldedLocal:
         return FoldedLocal(self.base.local(piece), Zero())
 

@@ -1,6 +1,8 @@
 """Local solvers: what a client does between two messages."""
 
 from .base import LocalRun, LocalSolver
+from .polyak import LocalPolyak
+from .proximal import minimise
 from .sgd import LocalSGD
 
-__all__ = ["LocalRun", "LocalSGD", "LocalSolver"]
+__all__ = ["LocalPolyak", "LocalRun", "LocalSGD", "LocalSolver", "minimise"]

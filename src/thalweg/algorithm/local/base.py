@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float, Int
 
 from thalweg.algorithm.base import Facts
@@ -19,7 +20,7 @@ class LocalRun(NamedTuple):
     Attributes:
         x: where it ended, y_i.
         steps: steps taken, τ_i.
-        length: Σ of the step sizes, K·η for a constant one.
+        length: Σ of the step sizes, τ_i·η for a constant one.
         loss: mean loss over the minibatches, each before its step.
         gradient_norm: ‖g‖ of the first gradient.
     """
@@ -40,6 +41,18 @@ def uncorrected(gradient: Any, y: Any) -> Any:
     return gradient
 
 
+def repeat(step: Callable, carry: Any, rows: Any, unroll: bool) -> Any:
+    """The carry after `step(carry, row) -> carry` over the leading axis of `rows`.
+
+    Unrolled, it is no loop at all: XLA keeps even a loop of one trip, and runs convolutions in it many times slower.
+    """
+    if not unroll:
+        return jax.lax.scan(lambda carry, row: (step(carry, row), None), carry, rows)[0]
+    for i in range(jax.tree.leaves(rows)[0].shape[0]):
+        carry = step(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
+    return carry
+
+
 class LocalSolver(eqx.Module):
     """Moves a client's model downhill on its own data, from where the server left it."""
 
@@ -52,5 +65,8 @@ class LocalSolver(eqx.Module):
         """Whether something was left None, to be filled from the problem's constants."""
 
     @abc.abstractmethod
-    def run(self, local, x: Any, context, correct: Correction = uncorrected) -> LocalRun:
-        """From `x`. `correct(g, y)` is used in place of every gradient g of f_i at y (proximal terms, control variates)."""
+    def run(self, local, x: Any, context, correct: Correction = uncorrected, anchor: Any = None) -> LocalRun:
+        """From `x`. `correct(g, y)` is used in place of every gradient g of f_i at y (proximal terms, control variates).
+
+        With an `anchor` g is g(y) − g(anchor), both on the same minibatch (variance reduction).
+        """

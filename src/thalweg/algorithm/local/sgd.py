@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from thalweg.algorithm.base import Facts
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import norm
 
 from .base import Correction, LocalRun, LocalSolver, uncorrected
+from .descent import check_work, descend
 
 
 class LocalSGD(LocalSolver):
@@ -39,12 +39,7 @@ class LocalSGD(LocalSolver):
     optimizer: Any = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        if self.epochs is not None and self.steps is not None:
-            raise ValueError(f"LocalSGD: got epochs={self.epochs} and steps={self.steps}, expected one of them")
-        for name in ("epochs", "steps", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"LocalSGD({name}={value!r}): expected a whole number ≥ 1, or None")
+        check_work("LocalSGD", self.epochs, self.steps, self.batch_size)
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not value > 0:
@@ -56,90 +51,26 @@ class LocalSGD(LocalSolver):
     def resolve(self, facts: Facts) -> "LocalSGD":
         if self.learning_rate is not None:
             return self
+        if self.optimizer is None and facts.smoothness is None:
+            raise ValueError("LocalSGD: its learning_rate was left open, and the losses have no Lipschitz constant; give one")
         rate = 1.0 if self.optimizer is not None else 0.5 / facts.smoothness
         return eqx.tree_at(lambda s: s.learning_rate, self, rate, is_leaf=lambda leaf: leaf is None)
 
-    def run(self, local, x: Any, context, correct: Correction = uncorrected) -> LocalRun:
+    def run(self, local, x: Any, context, correct: Correction = uncorrected, anchor: Any = None) -> LocalRun:
         rate = self.learning_rate(context.round) if callable(self.learning_rate) else self.learning_rate
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        rate = jnp.asarray(rate, dtype)
-        state = None if self.optimizer is None else self.optimizer.init(x)
-        zero = jnp.zeros((), dtype)
-        first = (x, state, jnp.asarray(0, jnp.int32), zero, zero)
+        rate = jnp.asarray(rate, jnp.result_type(*jax.tree.leaves(x)))
 
-        def step(carry, value_and_grad, exists):
-            """One step; nothing changes unless it `exists` (None: always) and the budget allows it."""
-            y, state, steps, loss, size = carry
-            value, gradient = value_and_grad(y)
-            gradient = correct(gradient, y)
-            length = norm(gradient)
+        def move(y, state, value, gradient, size):
             if self.clip is not None:
-                shrink = jnp.minimum(1, jnp.asarray(self.clip, dtype) / jnp.maximum(length, jnp.finfo(dtype).tiny))
+                shrink = jnp.minimum(1, jnp.asarray(self.clip, size.dtype) / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
                 gradient = jax.tree.map(lambda leaf: shrink.astype(leaf.dtype) * leaf, gradient)
             if self.optimizer is None:
-                moved = jax.tree.map(lambda a, g: a - rate.astype(a.dtype) * g, y, gradient)
-            else:
-                updates, after = self.optimizer.update(gradient, state, y)
-                moved = jax.tree.map(lambda a, u: a + (rate * u).astype(a.dtype), y, updates)
-                state = after
-            new = (moved, state, steps + 1, loss + value.astype(dtype), jnp.where(steps == 0, length, size))
-            allowed = exists
-            if context.budget is not None:
-                within = steps < context.budget
-                allowed = within if exists is None else exists & within
-            return new if allowed is None else _choose(allowed, new, carry)
+                return jax.tree.map(lambda a, g: a - rate.astype(a.dtype) * g, y, gradient), state, rate
+            updates, state = self.optimizer.update(gradient, state, y)
+            return jax.tree.map(lambda a, u: a + (rate * u).astype(a.dtype), y, updates), state, rate
 
-        y, _, steps, loss, size = self._passes(local, context, step, first)
-        return LocalRun(y, steps, rate * steps.astype(dtype), loss / jnp.maximum(steps, 1).astype(dtype), size)
-
-    def _passes(self, local, context, step, carry):
-        """`step` for every minibatch of the round."""
-        unroll = context.unroll
-        sampled = self.batch_size is not None and hasattr(local, "max_examples")
-        if not sampled:
-
-            def full(carry, key):
-                return step(carry, lambda y: (local.value(y), local.stochastic_grad(y, key)), None), None
-
-            count = self.steps or self.epochs or 1
-            return jax.lax.scan(full, carry, jax.random.split(context.key, count), unroll=count if unroll else 1)[0]
-        size = min(self.batch_size, local.max_examples)
-        if self.steps is not None:
-
-            def drawn(carry, key):
-                indices = jax.random.randint(key, (size,), 0, local.examples)
-                return step(carry, lambda y: local.batch_value_and_grad(y, indices), None), None
-
-            keys = jax.random.split(context.key, self.steps)
-            return jax.lax.scan(drawn, carry, keys, unroll=self.steps if unroll else 1)[0]
-        batches = -(-local.max_examples // size)
-        even = local.count is None and local.max_examples % size == 0
-
-        def one_pass(carry, key):
-            order = shuffled(local, key)
-            order = jnp.pad(order, (0, batches * size - local.max_examples)).reshape(batches, size)
-            places = jnp.arange(batches * size).reshape(batches, size)
-
-            def one_batch(carry, batch):
-                indices, places = batch
-                if even:
-                    return step(carry, lambda y: local.batch_value_and_grad(y, indices), None), None
-                real = places < local.examples
-                return step(carry, lambda y: local.batch_value_and_grad(y, indices, real), real[0]), None
-
-            return jax.lax.scan(one_batch, carry, (order, places), unroll=batches if unroll else 1)[0], None
-
-        epochs = self.epochs or 1
-        return jax.lax.scan(one_pass, carry, jax.random.split(context.key, epochs), unroll=epochs if unroll else 1)[0]
-
-
-def shuffled(local, key):
-    """A random order of the own examples, `[max m_i]`, padding last."""
-    draws = jax.random.bits(key, (local.max_examples,), jnp.uint32) >> 1
-    if local.count is not None:
-        draws = jnp.where(jnp.arange(local.max_examples) < local.count, draws, jnp.uint32(2**32 - 1))
-    return jnp.argsort(draws)
-
-
-def _choose(condition, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+        state = () if self.optimizer is None else self.optimizer.init(x)
+        return descend(
+            local, x, context, move, state, correct=correct, anchor=anchor,
+            epochs=self.epochs, steps=self.steps, batch_size=self.batch_size,
+        )  # fmt: skip

@@ -38,7 +38,9 @@ class AugDGM(PeerAlgorithm[AugDGMState]):
     are covered by a theorem for small steps only; a largest α above this bound is warned about.
 
     Jinming Xu, Shanying Zhu, Yeng Chai Soh, Lihua Xie, *Augmented distributed gradient methods for multi-agent optimization
-    under uncoordinated constant stepsizes*, IEEE Conference on Decision and Control, 2015.
+    under uncoordinated constant stepsizes*, IEEE Conference on Decision and Control, 2015; linear rate, step sizes that differ:
+    Angelia Nedić, Alex Olshevsky, Wei Shi, César Uribe, *Geometrically convergent distributed optimization with uncoordinated
+    step-sizes*, American Control Conference, 2017.
     """
 
     step_size: StepSize = None
@@ -49,7 +51,7 @@ class AugDGM(PeerAlgorithm[AugDGMState]):
     handles: ClassVar[frozenset[str]] = frozenset({"local_steps"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
     claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Xu, Zhu, Soh and Xie 2015", centralised_on_complete=True
+        exact=True, rate="linear", theorem="Nedić, Olshevsky, Shi and Uribe 2017", centralised_on_complete=True
     )
 
     def resolve(self, facts: Facts) -> "AugDGM":

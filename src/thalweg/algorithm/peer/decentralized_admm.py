@@ -48,7 +48,7 @@ class DecentralizedADMM(PeerAlgorithm[DualState]):
     needs: ClassVar[frozenset[str]] = frozenset({"undirected"})
     handles: ClassVar[frozenset[str]] = frozenset({"constants"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Shi, Ling, Yuan, Wu and Yin 2014, Theorem 1")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Shi, Ling, Yuan, Wu and Yin 2014")
 
     def resolve(self, facts: Facts) -> "DecentralizedADMM":
         if self.penalty is not None:

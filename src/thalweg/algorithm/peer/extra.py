@@ -43,7 +43,7 @@ class EXTRA(PeerAlgorithm[EXTRAState]):
     combine: ClassVar[dict[str, Combine]] = {"x": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "smooth"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Shi, Ling, Wu and Yin 2015, Theorem 3.7")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Shi, Ling, Wu and Yin 2015, on linear convergence")
 
     def resolve(self, facts: Facts) -> "EXTRA":
         return self if self.step_size is not None else fill(self, step_size=tuned_step(self, facts))

@@ -24,7 +24,7 @@ class _Extremum(PeerAlgorithm[ExtremumState]):
     needs: ClassVar[frozenset[str]] = frozenset({"measurements"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "independent", "asleep", "delay"})
     claims: ClassVar[Claims] = Claims(
-        exact=True, rate="finite", theorem="Olfati-Saber and Murray 2004", centralised_on_complete=True
+        exact=True, rate="finite", theorem="Monajemi Nejad, Attia and Raisch 2009", centralised_on_complete=True
     )
 
     @abc.abstractmethod
@@ -64,9 +64,9 @@ class MaxConsensus(_Extremum):
     Exact after as many rounds as the network's diameter, on directed networks too. Failures only postpone it: hearing a value
     twice, late or out of order changes nothing. This is how agents find constants such as max L_i before round 0.
 
-    Reza Olfati-Saber and Richard Murray, *Consensus problems in networks of agents with switching topology and time-delays*,
-    IEEE Transactions on Automatic Control 49, 2004; Jorge Cortés, *Distributed algorithms for reaching consensus on general
-    functions*, Automatica 44, 2008.
+    Behrang Monajemi Nejad, Sid Ahmed Attia, Jörg Raisch, *Max-consensus in a max-plus algebraic setting: the case of fixed
+    communication topologies*, International Symposium on Information, Communication and Automation Technologies, 2009; Jorge
+    Cortés, *Distributed algorithms for reaching consensus on general functions*, Automatica 44, 2008.
     """
 
     def extreme(self, stack):

@@ -58,7 +58,7 @@ class GradientTracking(PeerAlgorithm[TrackingState]):
     handles: ClassVar[frozenset[str]] = frozenset({"stochastic"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
     claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Nedić, Olshevsky and Shi 2017, Theorem 3.14", centralised_on_complete=True
+        exact=True, rate="linear", theorem="Nedić, Olshevsky and Shi 2017, on DIGing", centralised_on_complete=True
     )
 
     def __check_init__(self):

@@ -51,7 +51,7 @@ class GTSAGA(PeerAlgorithm[GTSAGAState]):
     combine: ClassVar[dict[str, Combine]] = {"x": Mix(), "y": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "smooth"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Xin, Khan and Kar 2020, Theorem 1")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Xin, Khan and Kar 2020, on GT-SAGA")
 
     def resolve(self, facts: Facts) -> "GTSAGA":
         if self.step_size is not None:

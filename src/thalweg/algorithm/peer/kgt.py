@@ -53,7 +53,7 @@ class KGT(PeerAlgorithm[KGTState]):
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"stochastic"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="sublinear", theorem="Liu, Lin, Koloskova and Stich 2024, Theorem 1")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="sublinear", theorem="Liu, Lin, Koloskova and Stich 2024")
 
     def __check_init__(self):
         if self.local_steps < 1:

@@ -61,9 +61,7 @@ class PushDIGing(PeerAlgorithm[PushDIGingState]):
     needs: ClassVar[frozenset[str]] = frozenset({"smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"stochastic"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "independent", "asleep", "delay"})
-    claims: ClassVar[Claims] = Claims(
-        exact=True, rate="linear", theorem="Nedić, Olshevsky and Shi 2017, section 4 (Push-DIGing)"
-    )
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Nedić, Olshevsky and Shi 2017, on Push-DIGing")
 
     def resolve(self, facts: Facts) -> "PushDIGing":
         return self if self.step_size is not None else fill(self, step_size=guided_step(facts))

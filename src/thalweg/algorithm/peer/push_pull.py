@@ -51,7 +51,7 @@ class PushPull(PeerAlgorithm[PushPullState]):
     needs: ClassVar[frozenset[str]] = frozenset({"smooth"})
     handles: ClassVar[frozenset[str]] = frozenset({"stochastic"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "independent", "asleep", "delay"})
-    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Pu, Shi, Xu and Nedić 2021, Theorem 1")
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Pu, Shi, Xu and Nedić 2021, on synchronous push-pull")
 
     def resolve(self, facts: Facts) -> "PushPull":
         return self if self.step_size is not None else fill(self, step_size=guided_step(facts))

@@ -9,9 +9,12 @@ import abc
 from typing import Any, ClassVar, Generic, TypeVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from thalweg.algorithm.base import Claims, Facts, Message
+from thalweg.algorithm.local import LocalRun
+from thalweg.algorithm.trees import norm
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine
 
@@ -74,6 +77,17 @@ class ClientInfo(eqx.Module):
     gradient_norm: Float[Array, ""]
     drift: Float[Array, ""]
     steps: Int[Array, ""]
+
+    @classmethod
+    def of(cls, run: LocalRun, start: Any) -> "ClientInfo":
+        """Of a local solver's `run` that began at `start`."""
+        return cls(run.loss, run.gradient_norm, run.drift(start), run.steps)
+
+    @classmethod
+    def of_gradient(cls, loss: Any, gradient: Any) -> "ClientInfo":
+        """Of an exchange in which a client evaluated its loss and gradient and did not move."""
+        size = norm(gradient)
+        return cls(loss, size, jnp.zeros_like(size), jnp.asarray(0, jnp.int32))
 
 
 class Shared(eqx.Module):

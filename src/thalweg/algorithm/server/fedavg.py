@@ -57,7 +57,7 @@ class FedAvg(ServerAlgorithm[tuple[()]]):
 
     def work(self, local, client, received, context: ClientContext):
         run = self.solver.run(local, received["x"], context)
-        info = ClientInfo(run.loss, run.gradient_norm, run.drift(received["x"]), run.steps)
+        info = ClientInfo.of(run, received["x"])
         return client, {"x": minus(run.x, received["x"])}, info
 
     def update(self, shared, server, aggregate, context: ServerContext):

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
@@ -13,7 +14,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Mean, Sum
 
 from .base import ClientContext, ClientInfo, ServerAlgorithm, ServerContext
-from .filling import filled
+from .filling import check_plain, filled
 
 
 class ScaffoldServer(eqx.Module):
@@ -57,9 +58,7 @@ class SCAFFOLD(ServerAlgorithm[Any]):
     def __check_init__(self):
         if self.option not in ("I", "II"):
             raise ValueError(f"SCAFFOLD(option={self.option!r}): expected 'I' or 'II'")
-        if getattr(self.solver, "optimizer", None) is not None or getattr(self.solver, "clip", None) is not None:
-            raise ValueError("SCAFFOLD: got a solver with an optimizer or a clip, expected plain gradient steps: its control "
-                             "variates are averages of gradients")  # fmt: skip
+        check_plain(self, "control variates are averages of gradients")
 
     def resolve(self, facts: Facts) -> "SCAFFOLD":
         return filled(self, facts)
@@ -80,10 +79,10 @@ class SCAFFOLD(ServerAlgorithm[Any]):
             variate = local.grad(x)
         else:
             # Without a step (no budget) nothing was learnt.
-            scale = jax.numpy.where(run.length > 0, 1 / jax.numpy.where(run.length > 0, run.length, 1), 0)
+            scale = jnp.where(run.length > 0, 1 / jnp.where(run.length > 0, run.length, 1), 0)
             learnt = jax.tree.map(lambda a, b: scale.astype(a.dtype) * a - b, minus(x, run.x), correction)
-            variate = jax.tree.map(lambda a: jax.numpy.where(run.steps > 0, a, 0), learnt)
-        info = ClientInfo(run.loss, run.gradient_norm, run.drift(x), run.steps)
+            variate = jax.tree.map(lambda a: jnp.where(run.steps > 0, a, 0), learnt)
+        info = ClientInfo.of(run, x)
         return variate, {"x": minus(run.x, x), "c": minus(variate, client)}, info
 
     def update(self, shared, server: ScaffoldServer, aggregate, context: ServerContext):

@@ -1,0 +1,1 @@
+"""Others' software, run on the same work: NumPy for the peer family, whole simulators for the federated one."""
