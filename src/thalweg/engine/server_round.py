@@ -119,7 +119,8 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     memory = executor.network_role(
         "learn",
         lambda registry, memory, draw, arrived, info: e.cohort.learn(memory, registry, draw, arrived, info),
-        e.registry, central.cohort, draw, arrived, {name: getattr(info, name) for name in e.cohort.reports},
+        e.registry, central.cohort, draw, arrived,
+        {name: getattr(info, name).astype(spec.dtype) for name, spec in reported(e).items()},
     )  # fmt: skip
     vitals = Vitals(*average(executor, e, info, draw, arrived, seconds), dispersion, scalars)
     contacted = draw.valid
@@ -171,7 +172,7 @@ def wire_bytes(e: Federation, pieces, states, server) -> dict[str, int]:
         encoded = lambda stage, message: jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message)
         found["down"] += payload_bytes(encoded(e.downlink, down))
         found["up"] += payload_bytes(encoded(e.uplink, up))
-    found["up"] += sum(jnp.dtype(f.dtype).itemsize for f in _reported(e))
+    found["up"] += payload_bytes(reported(e))
     return found
 
 
@@ -275,7 +276,7 @@ def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seco
     return count, seconds, loss, drift, steps
 
 
-def _reported(e: Federation) -> list[Any]:
-    """What the cohort's rule learns from, as shapes of one client."""
+def reported(e: Federation) -> dict[str, Any]:
+    """What the cohort's rule learns from, field by field, as one client sends it in a round."""
     kinds = {"loss": jnp.float32, "gradient_norm": jnp.float32, "drift": jnp.float32, "steps": jnp.int32}
-    return [jax.ShapeDtypeStruct((), kinds[name]) for name in e.cohort.reports]
+    return {name: jax.ShapeDtypeStruct((), kinds[name]) for name in e.cohort.reports}
