@@ -14,10 +14,10 @@ class Importance(Cohort):
 
         p_i = (1 − mix)·w_i l_i/Σ_j w_j l_j + mix·w_i,
 
-    l_i the loss that it last reported (zero for a negative one; the mean of the known ones until it has). A client drawn twice works once and counts
-    twice: its factor is (times drawn)/(size·p_i), so that estimates are unbiased whatever the losses, stale as they are. `mix`
-    bounds the factors by 1/(mix·w_i). Clients with large losses tend to send large changes, and variance is least where p_i is
-    proportional to w_i‖Δ_i‖; losses only stand in for these.
+    l_i the loss that it last reported (zero for a negative one; the mean of the known ones until it has). A client drawn twice
+    works once and counts twice: its factor is (times drawn)/(size·p_i), so that estimates are unbiased whatever the losses,
+    stale as they are. `mix` bounds the factors by 1/(mix·w_i). Clients with large losses tend to send large changes, and
+    variance is least where p_i is proportional to w_i‖Δ_i‖; losses only stand in for these.
 
     Angelos Katharopoulos, François Fleuret, *Not all samples are created equal: deep learning with importance sampling*, ICML
     2018; of clients: Wenlin Chen, Samuel Horváth, Peter Richtárik, *Optimal client sampling for federated learning*, TMLR 2022.

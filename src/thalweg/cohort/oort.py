@@ -26,9 +26,10 @@ class Oort(Cohort):
 
         (w_i l_i/max_j w_j l_j + √(log(k)/(10 k_i))) · (T/t_i)^alpha   (the last factor where t_i > T),
 
-    l_i the loss (negative: zero) reported when the client last took part, in round k_i, now being round k; t_i its expected duration and T =
-    `preferred_seconds`. Among those near the cut-off it is drawn in proportion to utility. While too few clients are known, the
-    others fill the places. Biased towards large losses and fast devices: time to accuracy is the aim, not the optimum.
+    l_i the loss (zero for a negative one) reported when the client last took part, in round k_i, now being round k; t_i its
+    expected duration and T = `preferred_seconds`. Among those near the cut-off it is drawn in proportion to utility. While too
+    few clients are known, the others fill the places. Biased towards large losses and fast devices: time to accuracy is the
+    aim, not the optimum.
 
     In place of the paper's Σ over examples of squared losses, which clients would have to report, stands weight × mean loss; T
     is given, not adapted, and clients are not retired.

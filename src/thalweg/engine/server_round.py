@@ -31,8 +31,8 @@ from .pace import Pace, arrivals, budgets
 class Federation(eqx.Module):
     """Everything about a run under a server that does not change from round to round.
 
-    `problem` has unscaled clients (every local is f_i); `watched` `[s]` are the clients that records measure, None for all; `slots` is the cohort's c, a multiple of the number of devices;
-    with `unroll` clients unroll their loops over local steps.
+    `problem` has unscaled clients (every local is f_i); `watched` `[s]` are the clients that records measure, None for all;
+    `slots` is the cohort's c, a multiple of the number of devices; with `unroll` clients unroll their loops over local steps.
     """
 
     problem: Problem
