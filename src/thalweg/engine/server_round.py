@@ -147,7 +147,9 @@ def by_id(registry: Registry, order: Int[Array, " n"]) -> Registry:
 
 def first_memory(executor, e: Federation):
     """What the cohort's rule remembers before round 0."""
-    return executor.network_role("init cohort", lambda registry, order: e.cohort.init(by_id(registry, order)), e.registry, e.order)
+    return executor.network_role(
+        "init cohort", lambda registry, order: e.cohort.init(by_id(registry, order)), e.registry, e.order
+    )
 
 
 def learn(executor, e: Federation, memory, draw: Draw, arrived, reported):
