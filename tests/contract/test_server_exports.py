@@ -217,9 +217,8 @@ def test_half_the_bytes_in_single_precision(name, ordinary):
 def test_resuming_is_bitwise_the_uninterrupted_run(name, ordinary, tmp_path):
     """The first part ends between two records."""
     problem, result = ordinary(name)
-    with no_compilation():
-        part = run(name, problem, rounds=7, checkpoint=tmp_path)
-        resumed = run(name, problem, checkpoint=tmp_path, resume=True)
+    part = run(name, problem, rounds=7, checkpoint=tmp_path)
+    resumed = run(name, problem, checkpoint=tmp_path, resume=True)
     assert part.history["round"].tolist() == [5, 7]
     assert numbers(resumed) == numbers(result)
     np.testing.assert_array_equal(resumed.ledger.messages, result.ledger.messages)
@@ -252,14 +251,14 @@ def test_nan_of_one_client_ends_the_run_and_names_it(name, ordinary):
     """The loss of client 3 is NaN beyond a radius that its own local model reaches in the course of the run."""
     _, whole = ordinary(name)
     clean = run(name, ordinary(name)[0], rounds=3, every=1)
-    radius = np.linalg.norm(exports.flat(clean.x)) if name not in () else 1.0
+    radius = np.linalg.norm(exports.flat(clean.x))
     trapped = run(name, servers.problem(servers.data(traps={3: 1 / radius**2})))
     assert trapped.outcome is Outcome.NOT_FINITE
     assert re.match(r"client 3( and \d more)? not finite in round \d+ ?", trapped.reason), trapped.reason
     assert trapped.rounds < whole.rounds
     assert f"in round {trapped.rounds}" in trapped.reason
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((trapped.x, trapped.agents)))
-    assert np.isfinite(trapped.history["objective"]).all()
+    assert not len(trapped.history) or np.isfinite(trapped.history["objective"]).all()
     good = run(name, ordinary(name)[0], rounds=trapped.rounds)
     assert exports.bits(trapped.x) == exports.bits(good.x), "the result is not the last good state"
 
