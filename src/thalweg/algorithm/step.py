@@ -55,7 +55,7 @@ def traced(algorithm: T, dtype) -> T:
     """`algorithm` with float hyper-parameters as arrays of `dtype`, so that a new value compiles nothing."""
 
     def leaf(field, value):
-        if field.metadata.get("static"):  # a number that shapes depend on
+        if field.metadata.get("static", False):
             return value
         if isinstance(value, PerAgent):
             return PerAgent(np.asarray(value.values, dtype))

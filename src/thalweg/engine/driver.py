@@ -82,7 +82,10 @@ def drive(
             except RoleFailure as failure:
                 _stand_at(run, failure.round, tabulate)
                 _save(run, folder, meta, tabulate)
-                return Outcome.NOT_FINITE, f"{_called(names, failure.agent)}, {failure.role}, in round {failure.round}: {failure}"
+                return (
+                    Outcome.NOT_FINITE,
+                    f"{_called(names, failure.agent)}, {failure.role}, in round {failure.round}: {failure}",
+                )
             jax.block_until_ready(local)
             elapsed = time.monotonic() - start
             if bool(shared.broken):

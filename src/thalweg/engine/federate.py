@@ -28,6 +28,7 @@ from . import refusals_server as refusals
 from . import setup
 from .driver import Run, drive
 from .loop import Rules
+from .pace import expected_seconds
 from .plans import planned
 from .progress import watch
 from .server import Server
@@ -108,6 +109,10 @@ def federate(
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
     sizes = engine.bytes(program, local, shared)
+    if fleet is not None:
+        counts = getattr(problem, "counts", None) if asked.pieces is not None else problem.source.counts
+        seconds = expected_seconds(fleet, getattr(algorithm, "solver", None), counts, sizes)
+        program = dataclasses.replace(program, registry=Registry(weights, jnp.asarray(seconds, weights.dtype)))
     optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
     tabulate = ServerTabulator(sizes, problem.weights, optimum, reference is not None, keep)
     tabulate.resume(None, local)

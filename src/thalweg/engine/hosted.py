@@ -164,6 +164,11 @@ class HostedServer(Server):
         records = Stored(store, fresh, _Spec(spec))
         return self._around(executor, rules, records, Central(server, downlink, memory))
 
+    def stretch(self, local: Clients, k: int) -> None:
+        if self.folder is None:
+            local.records.store.back_to(k)
+            local.records.store.commit(k)
+
     def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
         if isinstance(local.records, Stored) and not isinstance(k, jax.core.Tracer):
             local.records.store.back_to(int(k))

@@ -14,7 +14,15 @@ from .keys import Role
 from .loop import Program, Rules, Shared
 from .server_metrics import Evaluation, ServerSnapshot, answer, evaluate, measure, own_answers
 from .server_round import (
-    Central, Federation, Vitals, as_clients, client_context, first_memory, message_specs, server_round, wire_bytes,
+    Central,
+    Federation,
+    Vitals,
+    as_clients,
+    client_context,
+    first_memory,
+    message_specs,
+    server_round,
+    wire_bytes,
 )  # fmt: skip
 from .stop import settled
 

@@ -120,8 +120,8 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         aggregate, counts, dispersion = combine(executor, e, sent, draw, arrived, pace)
         update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
         server, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
-    reported = {name: getattr(info, name) for name in e.cohort.reports}
-    memory = learn(executor, e, central.cohort, draw, arrived, reported)
+    heard = {name: getattr(info, name).astype(spec.dtype) for name, spec in reported(e).items()}
+    memory = learn(executor, e, central.cohort, draw, arrived, heard)
     vitals = Vitals(*average(executor, e, info, draw, arrived, seconds), dispersion, scalars)
     contacted = draw.valid
     return (state, uplink), Central(server, downlink, memory), vitals, replace(draw, valid=arrived), contacted
@@ -147,7 +147,9 @@ def by_id(registry: Registry, order: Int[Array, " n"]) -> Registry:
 
 def first_memory(executor, e: Federation):
     """What the cohort's rule remembers before round 0."""
-    return executor.network_role("init cohort", lambda registry, order: e.cohort.init(by_id(registry, order)), e.registry, e.order)
+    return executor.network_role(
+        "init cohort", lambda registry, order: e.cohort.init(by_id(registry, order)), e.registry, e.order
+    )
 
 
 def learn(executor, e: Federation, memory, draw: Draw, arrived, reported):
@@ -192,7 +194,7 @@ def wire_bytes(e: Federation, pieces, states, server) -> dict[str, int]:
         encoded = lambda stage, message: jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message)
         found["down"] += payload_bytes(encoded(e.downlink, down))
         found["up"] += payload_bytes(encoded(e.uplink, up))
-    found["up"] += sum(jnp.dtype(f.dtype).itemsize for f in _reported(e))
+    found["up"] += payload_bytes(reported(e))
     return found
 
 
@@ -297,7 +299,7 @@ def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seco
     return count, seconds, loss, drift, steps
 
 
-def _reported(e: Federation) -> list[Any]:
-    """What the cohort's rule learns from, as shapes of one client."""
+def reported(e: Federation) -> dict[str, Any]:
+    """What the cohort's rule learns from, field by field, as one client sends it in a round."""
     kinds = {"loss": jnp.float32, "gradient_norm": jnp.float32, "drift": jnp.float32, "steps": jnp.int32}
-    return [jax.ShapeDtypeStruct((), kinds[name]) for name in e.cohort.reports]
+    return {name: jax.ShapeDtypeStruct((), kinds[name]) for name in e.cohort.reports}

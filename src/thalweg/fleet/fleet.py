@@ -88,7 +88,7 @@ class Fleet(eqx.Module):
         """Number of devices."""
         return self.dropout.shape[0]
 
-    def seconds(self, steps: float, down: int, up: int) -> np.ndarray:
-        """`[n]` how long a round of `steps` local steps takes on every device, with messages of so many bytes."""
-        parts = (down / self.download, steps * self.seconds_per_step, up / self.upload)
-        return np.sum([np.asarray(part, float) for part in parts], axis=0)
+    def seconds(self, steps: Any, down: int, up: int) -> np.ndarray:
+        """`[n]` how long a round of `steps` local steps (a number, or `[n]`) takes, with messages of so many bytes."""
+        download, step, upload = (np.asarray(a, float) for a in (self.download, self.seconds_per_step, self.upload))
+        return down / download + steps * step + up / upload
