@@ -55,21 +55,29 @@ def required(name):
 
 
 def squared_error(x, example):
-    """½(aᵀslope + offset − b)² + (‖slope‖² + offset²)/20 of one example (a, b)."""
-    a, b = example
-    ridge = jnp.sum(x["slope"] ** 2) + x["bn1"] ** 2
-    return 0.5 * (a @ x["slope"] + x["bn1"] - b) ** 2 + ridge / 20
+    """½(aᵀslope + offset − b)² + (‖slope‖² + offset²)/20 of one example (a, b, trap); NaN where ‖x‖² · trap > 1."""
+    a, b, trap = example
+    size = jnp.sum(x["slope"] ** 2) + x["bn1"] ** 2
+    return (0.5 * (a @ x["slope"] + x["bn1"] - b) ** 2 + size / 20) * jnp.where(size * trap > 1, jnp.nan, 1)
 
 
-def data(n=N, seed=0):
-    """(a, b) of every client: heterogeneous, of unequal sizes."""
+def data(n=N, seed=0, traps=None):
+    """(a, b, trap) of every client: heterogeneous, of unequal sizes. `traps` {client: trap}, else there are none."""
     rng = np.random.default_rng(seed)
-    return [(rng.standard_normal((m, 2)), rng.standard_normal(m) + 0.3 * i) for i, m in enumerate(COUNTS[:n])]
+    trap = [(traps or {}).get(i, 0.0) for i in range(n)]
+    return [
+        (rng.standard_normal((m, 2)), rng.standard_normal(m) + 0.3 * i, np.full(m, trap[i])) for i, m in enumerate(COUNTS[:n])
+    ]
+
+
+def permuted(values, order):
+    """The same clients in another order."""
+    return [values[i] for i in order]
 
 
 def rows(examples):
     """A [m, 3] and b [m] of one client, leaves of x in tree order."""
-    a, b = examples
+    a, b, _ = examples
     return np.concatenate([np.ones((len(b), 1)), a], axis=1), b
 
 
@@ -80,7 +88,7 @@ def hessians(values):
 
 def minimiser(values):
     """(offset, slope): argmin Σ w_i f_i, by NumPy."""
-    w = np.array([len(b) for _, b in values]) / sum(len(b) for _, b in values)
+    w = np.array([len(b) for _, b, _ in values]) / sum(len(b) for _, b, _ in values)
     right = np.stack([A.T @ b / len(A) for A, b in map(rows, values)])
     return np.linalg.solve(np.einsum("n,nij->ij", w, hessians(values)), w @ right)
 
@@ -89,9 +97,7 @@ def problem(values, dtype=np.float64, loss=squared_error):
     """Ragged empirical risks over such data; x is a pytree. Constants are those of the data, by NumPy."""
     eigenvalues = np.linalg.eigvalsh(hessians(values))
     values = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), values)
-    return tw.EmpiricalRisk(
-        loss, values, start(dtype), smoothness=eigenvalues[:, -1], strong_convexity=eigenvalues[:, 0]
-    )
+    return tw.EmpiricalRisk(loss, values, start(dtype), smoothness=eigenvalues[:, -1], strong_convexity=eigenvalues[:, 0])
 
 
 def start(dtype=np.float64):

@@ -190,7 +190,7 @@ def _first_failure(run: Run, k: int) -> RoleFailure | None:
 
 def _called(names: tuple[str, ...], agent: int) -> str:
     """Name of an agent; where there are too many for names, its position."""
-    return names[agent] if agent < len(names) and len(names) > 1 else f"client {agent}"
+    return names[agent] if agent < len(names) and names != ("all clients",) else f"client {agent}"
 
 
 def _save(run: Run, folder: Path | None, meta: dict[str, Any], tabulate: Any) -> None:
