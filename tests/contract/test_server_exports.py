@@ -91,7 +91,9 @@ def solvers(algorithm):
 @every_export
 def test_documentation_and_declarations(name):
     kind, text = servers.kind(name), inspect.getdoc(servers.export(name))
-    assert re.search(r"←|_i\s*≈|γ = ", text) or "as for" in text or "`tw." in text, "the recursion is missing from the docstring"
+    assert re.search(r"←|_i\s*≈|γ = ", text) or "as for" in text or "`tw." in text, (
+        "the recursion is missing from the docstring"
+    )
     assert re.search(r"\*[^*]+\*.*\b(19|20)\d\d", text, re.DOTALL), "the paper (*title*, year) is missing from the docstring"
     assert "←" in inspect.getdoc(kind)
     assert dataclasses.is_dataclass(kind)
@@ -307,7 +309,19 @@ def test_one_client_in_its_own_dtype(name):
 
 
 # Not exact with many clients, but a client alone has nobody to differ from.
-ALONE_EXACT = {"FedAvg", "FedNova", "FedAvgM", "FedProx", "FedOpt", "FineTune", "Ditto", "APFL", "QFFL", "AgnosticFL", "MimeLite"}
+ALONE_EXACT = {
+    "FedAvg",
+    "FedNova",
+    "FedAvgM",
+    "FedProx",
+    "FedOpt",
+    "FineTune",
+    "Ditto",
+    "APFL",
+    "QFFL",
+    "AgnosticFL",
+    "MimeLite",
+}
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     accepts: Any
     words: str
     convert: Callable[[Any], Any] = lambda value: value
-    makers: dict[str, Callable] = {}  # noqa: RUF012
+    makers: dict[str, Callable] = {}
 
 
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
