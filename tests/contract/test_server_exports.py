@@ -170,7 +170,12 @@ def test_permuting_clients_with_their_ids_permutes_the_result(name, ordinary):
 
 
 @pytest.mark.parametrize(
-    "cohort", [tw.cohort.uniform(2), tw.cohort.by_size(3), tw.cohort.poisson(0.4)], ids=["uniform", "by_size", "poisson"]
+    "cohort",
+    [
+        pytest.param(tw.cohort.uniform(2), id="uniform", marks=pytest.mark.slow),
+        pytest.param(tw.cohort.by_size(3), id="by_size", marks=pytest.mark.slow),
+        pytest.param(tw.cohort.poisson(0.4), id="poisson"),
+    ],
 )
 def test_cohorts_follow_ids(cohort):
     """Ids need not begin at 0 nor follow each other."""
@@ -204,7 +209,7 @@ def test_the_identity_pipeline_is_no_pipeline(name, ordinary):
     assert numbers(identical) == numbers(result)
 
 
-@a_few("SCAFFOLD", "FedPer")
+@a_few("SCAFFOLD")
 def test_half_the_bytes_in_single_precision(name, ordinary):
     """Bytes of the messages of variables; integers and booleans stay as they are."""
     problem, result = ordinary(name)
@@ -248,7 +253,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(name, ordinary, tmp_path):
     assert numbers(run(name, problem, checkpoint=tmp_path, resume=True)) == numbers(result)
 
 
-@a_few("FedAvg", "DANE")
+@a_few("FedAvg")
 def test_nan_of_one_client_ends_the_run_and_names_it(name, ordinary):
     """The loss of client 3 is NaN beyond a radius that its own local model reaches in the course of the run."""
     _, whole = ordinary(name)
@@ -297,7 +302,7 @@ def test_divergence_ends_the_run_with_the_last_good_state(name, ordinary):
     assert (np.abs(exports.flat(diverged.x)) < 1e13).all()
 
 
-@a_few("FedAvg", "SCAFFOLD")
+@a_few("SCAFFOLD")
 def test_one_client_in_its_own_dtype(name):
     """n = 1, float32 under x64: a constant that promotes anywhere breaks the loop's types."""
     values = servers.data(1)
@@ -402,10 +407,9 @@ def one_text_three_engines(name, algorithm, fast=False):
 @pytest.fixture
 def _optimised():
     """Programs are compared to the bit here as users compile them."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @a_few("SCAFFOLD")
