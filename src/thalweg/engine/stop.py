@@ -78,7 +78,7 @@ class Stop(eqx.Module):
 
 
 def settled(stop: Stop, snapshot: Any) -> Bool[Array, ""]:
-    """Whether both conditions hold in this record, from global measures: `movement`, `consensus_error` and `scale` of a snapshot."""
+    """Whether both conditions hold in this record, from global measures (`movement`, `consensus_error`, `scale`)."""
     calm = snapshot.movement <= stop.progress * snapshot.scale
     return calm & (snapshot.consensus_error <= stop.agreement * snapshot.scale)
 

@@ -109,7 +109,7 @@ def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, setti
             raise missing("network", f"a table [network], in which {name} has its neighbours")
         if "fleet" in tables:
             raise Mistake(
-                f"fleet: got a table [fleet], expected none: {name} has no server; what fails between neighbours is network.failures"
+                f"fleet: got a table [fleet], expected none: {name} has no server; what fails between peers is network.failures"
             )
         return
     if "network" in tables:
