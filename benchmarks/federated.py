@@ -100,9 +100,8 @@ def beside_peers(workload: str, peers: list[str], seed: int) -> None:
     print(
         f"\n{workload}: {data.CLIENTS} clients × {data.EXAMPLES}, cohort {data.COHORT}, batch {data.BATCH}, {mine['rounds']} rounds"
     )
-    print(
-        f"  {'thalweg':<14} {1e3 * mine['seconds_per_round']:>10,.2f} ms/round             accuracy {mine['accuracy']:.4f}   {mine['plan']}"
-    )
+    speed = f"{1e3 * mine['seconds_per_round']:>10,.2f} ms/round"
+    print(f"  {'thalweg':<14} {speed}             accuracy {mine['accuracy']:.4f}   {mine['plan']}")
     for peer in peers:
         try:
             theirs = run(peer, workload, rounds=mine["rounds"], seed=seed)

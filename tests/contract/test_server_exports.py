@@ -332,7 +332,7 @@ ALONE_EXACT = {
 @pytest.mark.slow
 @every_export
 def test_single_precision_stays_single_under_failures(name, ordinary):
-    problem, double = ordinary(name)
+    _, double = ordinary(name)
     result = run(name, servers.problem(servers.data(), np.float32), double.algorithm)
     assert {leaf.dtype for leaf in jax.tree.leaves((result.x, result.agents))} == {np.dtype("float32")}
     np.testing.assert_allclose(exports.flat(result.x), exports.flat(double.x), rtol=5e-3, atol=5e-3)
