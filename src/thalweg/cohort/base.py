@@ -17,7 +17,8 @@ class Registry(eqx.Module):
 
     Attributes:
         weights: `[n]`, w_i, summing to one.
-        seconds: `[n]`, expected duration of a client's round on its device (ones where no fleet is given).
+        seconds: `[n]`, expected duration of a client's round on its device (ones where no fleet is given); known to `draw` and
+            `learn`, while `init` sees ones: how long messages take is known only when their sizes are.
     """
 
     weights: Float[Array, " n"]
@@ -36,7 +37,7 @@ class Draw(eqx.Module):
         members: `[c]`, positions of clients, different from each other where `valid`.
         valid: `[c]`, which slots are taken.
         factor: `[c]`, what makes Σ_{members} factor_i w_i m_i an unbiased estimate of Σ_i w_i m_i: 1/π_i for inclusion
-            probabilities π_i. Rules that are not `unbiased` say 1, and the mean over the cohort is taken.
+            probabilities π_i. Of rules that are not `unbiased` a mean over the cohort is taken, in proportion to factor_i w_i.
     """
 
     members: Int[Array, " c"]
@@ -114,6 +115,23 @@ def distinct(key: PRNGKeyArray, n: int, size: int) -> Int[Array, " size"]:
         return chosen.at[i].set(jnp.where(taken, tops[i], draws[i]))
 
     return jax.lax.fori_loop(0, size, choose, jnp.full(size, -1, jnp.int32))
+
+
+def weighted(key: PRNGKeyArray, score: Float[Array, " n"], size: int) -> tuple[Array, Array]:
+    """(`size` different positions, drawn one after another in proportion to `score`, which of them have a positive score).
+
+    The largest log score_i + Gumbel noise: Tim Vieira, *Gumbel-max trick and weighted reservoir sampling*, 2014.
+    """
+    noisy = jnp.where(score > 0, jnp.log(score), -jnp.inf) + jax.random.gumbel(key, score.shape, score.dtype)
+    values, members = jax.lax.top_k(noisy, size)
+    return members.astype(jnp.int32), values > -jnp.inf
+
+
+def remembered(values: Array, draw: Draw, arrived: Bool[Array, " c"], new: Array) -> Array:
+    """`values` `[n]` with the entries of those that arrived replaced by what they reported; what is not finite is not kept."""
+    usable = arrived & jnp.isfinite(new)
+    place = jnp.where(usable, draw.members, values.shape[0])
+    return values.at[place].set(new.astype(values.dtype), mode="drop")
 
 
 def merged(members: Int[Array, " c"]) -> tuple[Array, Array, Array]:

@@ -3,9 +3,12 @@
 Axes: `n` devices, `c` slots of the cohort.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.cohort import Draw, Registry
@@ -52,6 +55,15 @@ def communication(fleet: Fleet, members, sizes: dict[str, int]):
     return sizes["down"] / fleet.download[members] + sizes["up"] / fleet.upload[members]
 
 
+def expected_seconds(fleet: Fleet, solver: Any, counts: Any, sizes: dict[str, int]) -> np.ndarray:
+    """`[n]` how long a client's round takes, by the steps that its solver is asked for; `counts` are its examples, None unknown."""
+    epochs, batch = getattr(solver, "epochs", None) or 1, getattr(solver, "batch_size", None)
+    steps = getattr(solver, "steps", None)
+    if steps is None:
+        steps = epochs if batch is None or counts is None else epochs * -(-np.asarray(counts) // batch)
+    return np.broadcast_to(fleet.seconds(steps, sizes["down"], sizes["up"]), (fleet.n,))
+
+
 def budgets(fleet: Fleet | None, members, sizes: dict[str, int]) -> Int[Array, " c"] | None:
     """`[c]` local steps that fit before the deadline; None where clients do all their work whatever it takes."""
     if fleet is None or not fleet.partial_work:
@@ -74,7 +86,8 @@ def arrivals(fleet: Fleet | None, pace: Pace, steps, sizes: dict[str, int], vali
     if fleet.accept is not None:
         order = jnp.lexsort((pace.ids, jnp.where(accepted, seconds, jnp.inf)))
         rank = jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.shape[0], dtype=jnp.int32))
-        wanted = jnp.ceil(fleet.accept * jnp.sum(valid)).astype(jnp.int32)
+        # Less a little, since 0.6·25 is above 15 in single precision.
+        wanted = jnp.ceil(fleet.accept * jnp.sum(valid) * (1 - 1e-6)).astype(jnp.int32)
         accepted = accepted & (rank < wanted)
         complete = jnp.sum(accepted) >= wanted
     else:

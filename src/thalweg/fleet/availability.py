@@ -67,8 +67,9 @@ def daily(n: int, hours: float, seed: int, period: float = 86_400.0) -> Availabi
     return intervals(np.stack([begin, np.zeros(n)], 1), np.stack([np.minimum(end, period), over], 1), period)
 
 
-def read_intervals(path: str | Path, n: int) -> Availability:
-    """A trace: a CSV file with the columns device, start, end (seconds), any number of rows per device.
+def read_intervals(path: str | Path, n: int, period: float = float("inf")) -> Availability:
+    """A trace: a CSV file with the columns device, start, end (seconds), any number of rows per device; repeated every `period`
+    seconds, else nobody can be reached after its end.
 
     Raises:
         ValueError: a column is missing, a device outside 0 … n − 1, one without any interval, or intervals that overlap.
@@ -95,4 +96,4 @@ def read_intervals(path: str | Path, n: int) -> Availability:
                 raise ValueError(f"{path}: device {device} has overlapping intervals at {start:g} s; merge them")
     most = max(map(len, rows))
     padded = np.array([found + [(0.0, 0.0)] * (most - len(found)) for found in rows])
-    return intervals(padded[..., 0], padded[..., 1])
+    return intervals(padded[..., 0], padded[..., 1], period)

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from .outcome import Outcome
 from .payload import edges_once, payload
 from .result import describe
 from .table import Table, is_number, markup, table_html
+from .template import read as _template
 from .text import number
 
 if TYPE_CHECKING:
@@ -61,10 +61,6 @@ def page(result: "Result", tables: Sequence[Table] = ()) -> str:
         data=payload(result),
         script="\n".join(_template(name) for name in ("format.js", "chart.js", "graph.js", "report.js")),
     )
-
-
-def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("template", name).read_text(encoding="utf-8")
 
 
 def _outcome(result: "Result") -> str:
