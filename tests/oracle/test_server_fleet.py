@@ -84,7 +84,7 @@ def test_with_enough_answers_the_round_ends():
 def test_equal_times_are_taken_in_order_of_id():
     """Three of five that take equally long: those with the lowest ids, wherever they stand."""
     problem, A, b, w, _ = clients()
-    result = run(problem, tw.FedAvg(SOLVER), 1, fleet=tw.Fleet(N, seconds_per_step=1.0, accept=0.6), ids=[30, 2, 70, 1, 5])
+    result = run(problem, tw.FedAvg(SOLVER), 1, fleet=tw.Fleet(N, seconds_per_step=1.0, accept=0.6), ids=np.array([30, 2, 70, 1, 5]))
     chosen = [1, 3, 4]
     y = descend(A, b, np.zeros(3), RATE, STEPS)
     np.testing.assert_allclose(result.x, w[chosen] @ y[chosen] / w[chosen].sum(), rtol=1e-10)
@@ -187,8 +187,8 @@ def test_clients_that_cannot_be_reached_do_not_answer():
         x = w[who] @ descend(A, b, x, RATE, 1)[who] / w[who].sum()
     result = run(problem, tw.FedAvg(tw.LocalSGD(RATE, steps=1)), len(there), fleet=some, every=1)
     np.testing.assert_allclose(result.x, x, rtol=1e-9)
-    np.testing.assert_array_equal(result.history["participants"][1:], [4] * 5)
-    np.testing.assert_allclose(result.history["clock"][1:], 6 * np.arange(1, 6), rtol=1e-6)
+    np.testing.assert_array_equal(result.history["participants"], [4] * 5)
+    np.testing.assert_allclose(result.history["clock"], 6 * np.arange(1, 6), rtol=1e-6)
 
 
 def test_availability_is_what_a_trace_says(tmp_path):
@@ -253,9 +253,3 @@ def test_runs_that_cannot_be(algorithm, fleet, message):
     with pytest.raises(ValueError, match=message):
         tw.solve(problem, algorithm, rounds=3, fleet=fleet, progress=lambda k, history: ran.append(k))
     assert not ran and len(WEIGHTS) == N
-
-
-def test_a_fleet_is_an_object_of_its_class():
-    problem, *_ = clients()
-    with pytest.raises(TypeError, match=r"got dict as fleet, expected tw.Fleet\(n, …\), or None"):
-        tw.solve(problem, tw.FedAvg(SOLVER), rounds=3, fleet={"deadline": 3})

@@ -55,7 +55,7 @@ def traced(algorithm: T, dtype) -> T:
     """`algorithm` with float hyper-parameters as arrays of `dtype`, so that a new value compiles nothing."""
 
     def leaf(field, value):
-        if field.metadata.get("static", False):
+        if field.metadata.get("static"):  # part of the program: a rate that sets the size of a cohort
             return value
         if isinstance(value, PerAgent):
             return PerAgent(np.asarray(value.values, dtype))

@@ -158,7 +158,7 @@ class Debug(eqx.Module):
 class ByHand:
     """One run, round by round from Python. `executor.wire` has the bytes that were really packed."""
 
-    def __init__(self, name: str, executor: OneByOne, deterministic: bool):
+    def __init__(self, name: str, executor: Any, deterministic: bool):
         self.name, self.executor, self.deterministic = name, executor, deterministic
 
     def begin(self, e, rules, earlier=None):

@@ -51,8 +51,10 @@ class Store:
         keep = np.asarray(keep)
         members = np.asarray(members)[keep]
         path = self.folder / f"{_JOURNAL}-{k}.npz"
-        with open(path, "wb") as file:
+        partial = path.with_name(path.name + ".part")  # a crash leaves a whole journal of this round, or none
+        with open(partial, "wb") as file:
             np.savez(file, members, self._seen[members], *(leaf[members] for leaf in self._leaves))
+        os.replace(partial, path)
         self._journal.append((k, path))
         for leaf, new in zip(self._leaves, jax.tree.leaves(rows), strict=True):
             leaf[members] = np.asarray(new)[keep]
