@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 
 def compare(
-    runs: Mapping[str, Result | Sequence[Result]] | Sequence[Result],
+    runs: Any,
     *,
     above: Mapping[str, float] | None = None,
     below: Mapping[str, float] | None = None,
