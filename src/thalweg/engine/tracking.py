@@ -8,7 +8,7 @@ from thalweg.observe import History, Result
 from thalweg.observe.trackers import Tracker
 
 
-def checked_trackers(trackers: Sequence[Tracker]) -> tuple[Tracker, ...]:
+def checked_trackers(trackers: Any) -> tuple[Tracker, ...]:
     """The trackers, if that is what they are.
 
     Raises:

@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 
 def compare(
-    runs: Mapping[str, Result | Sequence[Result]] | Sequence[Result],
+    runs: Any,
     *,
     above: Mapping[str, float] | None = None,
     below: Mapping[str, float] | None = None,
@@ -23,7 +23,7 @@ def compare(
 
         runs = {
             name: [tw.solve(problem, method, rounds=200, seed=seed, evaluate=evaluate) for seed in range(5)]
-            for name, method in {"FedAvg": tw.FedAvg(cohort=10), "SCAFFOLD": tw.Scaffold(cohort=10)}.items()
+            for name, method in {"FedAvg": tw.FedAvg(cohort=10), "SCAFFOLD": tw.SCAFFOLD(cohort=10)}.items()
         }
         print(tw.compare(runs, above={"accuracy": 0.8}))
 

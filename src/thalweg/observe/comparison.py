@@ -116,7 +116,7 @@ class Comparison:
             row: list[Any] = [method.name, len(method.runs)]
             if self.target:
                 hit, seeds = int(method.reached.sum()), len(method.runs)
-                row.append(f"{hit} of {seeds}" if hit == seeds else f"not in {seeds - hit} of {seeds}")
+                row.append(f"{hit} of {seeds}" if hit == seeds else f"not reached in {seeds - hit} of {seeds}")
             row += [spread(method.costs[cost], COSTS[cost][1]) for cost in shown]
             row += [spread(method.final(column), number) for column in self.final]
             rows.append(tuple(row))
