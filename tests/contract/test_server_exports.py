@@ -91,7 +91,9 @@ def solvers(algorithm):
 @every_export
 def test_documentation_and_declarations(name):
     kind, text = servers.kind(name), inspect.getdoc(servers.export(name))
-    assert re.search(r"←|_i\s*≈|γ = ", text) or "as for" in text or "`tw." in text, "the recursion is missing from the docstring"
+    assert re.search(r"←|_i\s*≈|γ = ", text) or "as for" in text or "`tw." in text, (
+        "the recursion is missing from the docstring"
+    )
     assert re.search(r"\*[^*]+\*.*\b(19|20)\d\d", text, re.DOTALL), "the paper (*title*, year) is missing from the docstring"
     assert "←" in inspect.getdoc(kind)
     assert dataclasses.is_dataclass(kind)
@@ -312,13 +314,25 @@ def test_one_client_in_its_own_dtype(name):
 
 
 # Not exact with many clients, but a client alone has nobody to differ from.
-ALONE_EXACT = {"FedAvg", "FedNova", "FedAvgM", "FedProx", "FedOpt", "FineTune", "Ditto", "APFL", "QFFL", "AgnosticFL", "MimeLite"}
+ALONE_EXACT = {
+    "FedAvg",
+    "FedNova",
+    "FedAvgM",
+    "FedProx",
+    "FedOpt",
+    "FineTune",
+    "Ditto",
+    "APFL",
+    "QFFL",
+    "AgnosticFL",
+    "MimeLite",
+}
 
 
 @pytest.mark.slow
 @every_export
 def test_single_precision_stays_single_under_failures(name, ordinary):
-    problem, double = ordinary(name)
+    double = ordinary(name)[1]
     result = run(name, servers.problem(servers.data(), np.float32), double.algorithm)
     assert {leaf.dtype for leaf in jax.tree.leaves((result.x, result.agents))} == {np.dtype("float32")}
     np.testing.assert_allclose(exports.flat(result.x), exports.flat(double.x), rtol=5e-3, atol=5e-3)
