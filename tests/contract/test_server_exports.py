@@ -30,7 +30,11 @@ jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: COMPILATIONS.append(event) if event.endswith("backend_compile_duration") else None
 )
 
-every_export = pytest.mark.parametrize("name", NAMES)
+# One class with other optimisers; `FedAdam` and `FedOpt` stand for them where time counts.
+SIBLINGS = {"FedAdagrad", "FedAvgM", "FedYogi"}
+every_export = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIBLINGS else name for name in NAMES]
+)
 
 
 def a_few(*quick, names=NAMES):
@@ -88,7 +92,7 @@ def solvers(algorithm):
     return [value for value in fields if isinstance(value, tw.algorithm.local.LocalSolver)]
 
 
-@every_export
+@pytest.mark.parametrize("name", NAMES)
 def test_documentation_and_declarations(name):
     kind, text = servers.kind(name), inspect.getdoc(servers.export(name))
     assert re.search(r"←|_i\s*≈|γ = ", text) or "as for" in text or "`tw." in text, (
@@ -239,7 +243,7 @@ def test_a_run_of_other_ids_is_not_resumed(ordinary, tmp_path):
         run("FedAvg", problem, checkpoint=tmp_path, resume=True, ids=ORDER)
 
 
-@every_export
+@a_few("FedAvg", "SCAFFOLD")
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(name, ordinary, tmp_path):
     def interrupt(k, history):
         if k == EVERY:
@@ -332,7 +336,7 @@ ALONE_EXACT = {
 @pytest.mark.slow
 @every_export
 def test_single_precision_stays_single_under_failures(name, ordinary):
-    _, double = ordinary(name)
+    double = ordinary(name)[1]
     result = run(name, servers.problem(servers.data(), np.float32), double.algorithm)
     assert {leaf.dtype for leaf in jax.tree.leaves((result.x, result.agents))} == {np.dtype("float32")}
     np.testing.assert_allclose(exports.flat(result.x), exports.flat(double.x), rtol=5e-3, atol=5e-3)
