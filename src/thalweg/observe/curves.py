@@ -41,7 +41,9 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None, *, m
         ValueError: a run has no such column.
     """
     figures = require("matplotlib.figure", "plot")
-    metric = next(iter({**comparison.above, **comparison.below, **dict.fromkeys(comparison.final)})) if metric is None else metric
+    metric = (
+        next(iter({**comparison.above, **comparison.below, **dict.fromkeys(comparison.final)})) if metric is None else metric
+    )
     runs = [run for method in comparison.methods for run in method.runs]
     for run in runs:
         if metric not in run.history.scalars:
