@@ -32,7 +32,7 @@ class Encoder:
         tokens, mask = text
         p = params["embeddings"]
         x = p["word_embeddings"][tokens] + p["position_embeddings"][: tokens.shape[0]]
-        x = self._normalised(x + p["token_type_embeddings"][0], p["LayerNorm"])
+        x = self._normalised(x + jnp.broadcast_to(p["token_type_embeddings"][0], x.shape), p["LayerNorm"])
         for i in range(self.layers):
             x = self._layer(params["layers"][str(i)], x, mask)
         weights = (mask / jnp.sum(mask)).astype(x.dtype)
