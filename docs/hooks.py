@@ -3,6 +3,9 @@
 `python docs/hooks.py` prints it.
 """
 
+import inspect
+import typing
+
 import thalweg as tw
 
 MARKER = "<!-- the index of algorithms is built here, by docs/hooks.py -->"
@@ -12,6 +15,9 @@ FAILURES = {
     "independent": "loss of each direction by itself",
     "asleep": "sleeping agents",
     "delay": "delays",
+    "partial": "a part of the clients in each round",
+    "dropout": "lost answers of clients",
+    "local_steps": "several local steps",
 }
 NEEDS = {
     "undirected": "an undirected network",
@@ -22,12 +28,16 @@ NEEDS = {
     "smooth": "smooth losses",
     "strongly_convex": "strongly convex losses",
     "measurements": "measurements (`tw.Measurements`)",
+    "everyone": "all clients in every round",
 }
 HANDLES = {
     "regularizer": "a non-smooth r, through its prox",
     "stochastic": "stochastic gradients",
     "constants": "the constants L and μ, where they exist",
     "local_steps": "step sizes that differ between agents",
+    "partial_work": "what clients had time for",
+    "personal": "a model of each client's own",
+    "shared": "a choice of leaves that are shared",
 }
 
 
@@ -38,11 +48,12 @@ def on_page_markdown(markdown, page, config, files):
 
 def fill(markdown: str) -> str:
     """The page with the index in the place of the marker."""
-    return markdown.replace(MARKER, f"{overview()}\n\n{algorithms_index()}")
+    parts = ("## Without a server", overview(), "## With a server", servers_overview(), algorithms_index())
+    return markdown.replace(MARKER, "\n\n".join(parts))
 
 
 def overview() -> str:
-    """One table over all algorithms."""
+    """One table over all algorithms of peers."""
     lines = ["| | limit | rate | stays exact under | prox of r | directed |", "|---|---|---|---|---|---|"]
     for algorithm in _algorithms():
         kinds = ", ".join(sorted(algorithm.exact_under)) or "–"
@@ -54,16 +65,34 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+def servers_overview() -> str:
+    """One table over all algorithms with a server."""
+    lines = ["| | limit | rate | stays exact under | own models | prox of r |", "|---|---|---|---|---|---|"]
+    for name, algorithm in _servers().items():
+        kinds = ", ".join(sorted(algorithm.exact_under)) or "–"
+        limit = "exact" if algorithm.claims.exact else "biased"
+        own, prox = ("yes" if word in algorithm.handles else "" for word in ("personal", "regularizer"))
+        lines.append(f"| [{name}](#{name.lower()}) | {limit} | {algorithm.claims.rate} | {kinds} | {own} | {prox} |")
+    return "\n".join(lines)
+
+
 def algorithms_index() -> str:
     """One section per exported algorithm."""
-    return "\n\n".join(map(_section, _algorithms()))
+    peers = [_section(algorithm.__name__, algorithm, "peer") for algorithm in _algorithms()]
+    return "\n\n".join([*peers, *(_section(name, algorithm, "server") for name, algorithm in _servers().items())])
 
 
 def _algorithms() -> list[type]:
     return [getattr(tw.algorithms, name) for name in sorted(tw.algorithms.__all__, key=str.lower)]
 
 
-def _section(algorithm: type) -> str:
+def _servers() -> dict[str, type]:
+    """Name → class; an export may also be a function that makes one."""
+    found = {name: getattr(tw.server, name) for name in sorted(tw.server.__all__, key=str.lower)}
+    return {name: value if inspect.isclass(value) else typing.get_type_hints(value)["return"] for name, value in found.items()}
+
+
+def _section(name: str, algorithm: type, family: str) -> str:
     claims = algorithm.claims
     limit = "the optimum itself" if claims.exact else "a neighbourhood of the optimum"
     if claims.centralised_on_complete:
@@ -79,9 +108,9 @@ def _section(algorithm: type) -> str:
         ("sends, combined by", combine),
         ("exchanges per round", _exchanges(algorithm)),
     ]
-    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)])
+    table = "\n".join(["| | |", "|---|---|", *(f"| {title} | {value} |" for title, value in rows if value)])
     options = "{show_root_heading: false, show_root_toc_entry: false, members: false}"
-    return f"## {algorithm.__name__}\n\n::: thalweg.algorithm.peer.{algorithm.__name__}\n    options: {options}\n\n{table}"
+    return f"## {name}\n\n::: thalweg.algorithm.{family}.{name}\n    options: {options}\n\n{table}"
 
 
 def _exchanges(algorithm: type) -> str:

@@ -11,6 +11,6 @@ from .algorithm.server import *
 from .engine import Debug, EventDriven, RoleFailure, Sharded, Simulated, Stop, solve
 from .fleet import Fleet
 from .network import Network
-from .observe import History, Ledger, Outcome, Result
+from .observe import Comparison, History, Ledger, Outcome, Result, compare, trackers
 from .problem import *
 from .problem import losses

@@ -11,18 +11,20 @@ import thalweg
 
 ROOT = Path(thalweg.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-CONCEPTS = ("problem", "network", "message", "algorithm", "engine", "observe", "data", "models")
+CONCEPTS = ("problem", "network", "message", "algorithm", "cohort", "fleet", "engine", "observe", "data", "models")
 
 # concept → what it must never import (DESIGN §3)
 FORBIDDEN = {
-    "problem": {"engine", "network", "algorithm", "message", "observe", "apps", "cli", "experiment"},
-    "network": {"engine", "problem", "algorithm", "message", "observe", "apps", "cli", "experiment"},
-    "message": {"engine", "problem", "network", "algorithm", "observe", "apps", "cli", "experiment"},
-    "algorithm": {"engine", "problem", "network", "observe", "apps", "cli", "experiment"},
-    "models": {"engine", "network", "message", "observe", "apps", "cli", "experiment"},
-    "observe": {"engine", "problem", "network", "message", "algorithm", "apps", "cli", "experiment"},
+    "problem": {"engine", "network", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
+    "network": {"engine", "problem", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
+    "message": {"engine", "problem", "network", "algorithm", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
+    "algorithm": {"engine", "problem", "network", "observe", "fleet", "apps", "cli", "experiment"},
+    "models": {"engine", "network", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
+    "cohort": {"engine", "problem", "network", "message", "algorithm", "observe", "fleet", "apps", "cli", "experiment"},
+    "fleet": {"engine", "problem", "network", "message", "algorithm", "observe", "cohort", "apps", "cli", "experiment"},
+    "observe": {"engine", "problem", "network", "message", "algorithm", "cohort", "fleet", "apps", "cli", "experiment"},
     "engine": {"apps", "cli", "experiment"},
-    "data": {"engine", "problem", "network", "message", "algorithm", "observe", "apps", "cli", "experiment"},
+    "data": {"engine", "problem", "network", "message", "algorithm", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
 }
 
 
@@ -115,6 +117,8 @@ def test_public_names_have_words(name, value):
     assert not text.startswith(("Alias for", "str(object"))
 
 
-def test_the_root_exports_every_algorithm():
-    for name in thalweg.algorithms.__all__:
-        assert getattr(thalweg, name) is getattr(thalweg.algorithms, name)
+@pytest.mark.parametrize("family", ["algorithms", "server"])
+def test_the_root_exports_every_algorithm(family):
+    exported = getattr(thalweg, family)
+    for name in exported.__all__:
+        assert getattr(thalweg, name) is getattr(exported, name)

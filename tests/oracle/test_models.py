@@ -52,12 +52,12 @@ def test_equal_models_compile_nothing_and_learn():
         problem = tw.EmpiricalRisk(model, examples(seed=seed), x0)
         algorithm = tw.FedAvg(tw.LocalSGD(0.2, epochs=1, batch_size=3))
         metric = {"accuracy": (tw.models.accuracy(model), examples(seed=seed))}
-        return problem, tw.solve(problem, algorithm, rounds=60, every=60, evaluate=metric)
+        return problem, tw.solve(problem, algorithm, rounds=60, every=30, evaluate=metric)
 
     problem, result = train(0)
     assert compiled(lambda: train(1)) == 0
     assert float(problem.objective(result.x)) < 0.7 * float(problem.objective(problem.x0))
-    assert result.history.scalars["accuracy"][-1] > result.history.scalars["accuracy"][0]
+    assert result.history.scalars["accuracy"][-1] > 0.6
     assert isinstance(result.x, eqx.nn.MLP)
     assert isinstance(result.agents, type(None))
 
@@ -251,9 +251,8 @@ def test_adapters_are_trained_on_frozen_parameters():
     loss = tw.models.adapted(model)
     problem = tw.EmpiricalRisk(loss, data, adapters, frozen=params)
     metric = {"accuracy": (tw.models.accuracy(loss), data)}
-    result = tw.solve(problem, tw.FedAvg(tw.LocalSGD(0.5, epochs=2, batch_size=5)), rounds=100, every=100, evaluate=metric)
-    column = result.history.scalars["accuracy"]
-    assert column[0] == 0 and column[-1] > 0.6
+    result = tw.solve(problem, tw.FedAvg(tw.LocalSGD(0.1, epochs=2, batch_size=5)), rounds=60, every=60, evaluate=metric)
+    assert result.history.scalars["accuracy"][-1] > 0.8  # 0 at the start, by the choice of labels
     assert result.ledger.message_bytes == 8 * sum(leaf.size for leaf in jax.tree.leaves(adapters)) < 8 * 90
     tuned = tw.models.merge(params, result.x)
     plain = tw.EmpiricalRisk(model, data, params)

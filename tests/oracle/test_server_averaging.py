@@ -93,15 +93,15 @@ def test_a_large_penalty_ties_fedprox_to_the_optimum_and_slows_it_down():
     problem, A, b, w, x_star = clients()
     x = answer(problem, tw.FedProx(solver=None, penalty=1e6), 1)
     np.testing.assert_allclose(1e6 * x, -w @ b, rtol=2e-5)
-    biases = [np.abs(answer(problem, tw.FedProx(None, penalty=mu), 3000) - x_star).max() for mu in (5.0, 50.0, 500.0)]
-    np.testing.assert_allclose(biases[1] / biases[2], 10, rtol=0.1)  # O(1/μ)
+    biases = [np.abs(answer(problem, tw.FedProx(None, penalty=mu), 6000) - x_star).max() for mu in (5.0, 50.0, 200.0)]
+    np.testing.assert_allclose(biases[1] / biases[2], 4, rtol=0.1)  # O(1/μ)
     assert 0.1 > biases[0] > 5 * biases[1]
     smoothness = np.linalg.eigvalsh(A).max()
     for mu in (1.0, 1e3):
-        result = run(problem, tw.FedProx(tw.LocalSGD(steps=20), penalty=mu), 1)
+        result = run(problem, tw.FedProx(tw.LocalSGD(steps=80), penalty=mu), 1)
         np.testing.assert_allclose(result.algorithm.solver.learning_rate, 0.5 / (smoothness + mu))
         exact = answer(problem, tw.FedProx(None, penalty=mu), 1)
-        np.testing.assert_allclose(result.x, exact, rtol=1e-3)
+        np.testing.assert_allclose(result.x, exact, rtol=1e-5)
 
 
 @pytest.mark.parametrize("solver", [SOLVER, None])

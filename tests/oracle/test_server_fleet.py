@@ -84,7 +84,9 @@ def test_with_enough_answers_the_round_ends():
 def test_equal_times_are_taken_in_order_of_id():
     """Three of five that take equally long: those with the lowest ids, wherever they stand."""
     problem, A, b, w, _ = clients()
-    result = run(problem, tw.FedAvg(SOLVER), 1, fleet=tw.Fleet(N, seconds_per_step=1.0, accept=0.6), ids=np.array([30, 2, 70, 1, 5]))
+    result = run(
+        problem, tw.FedAvg(SOLVER), 1, fleet=tw.Fleet(N, seconds_per_step=1.0, accept=0.6), ids=np.array([30, 2, 70, 1, 5])
+    )
     chosen = [1, 3, 4]
     y = descend(A, b, np.zeros(3), RATE, STEPS)
     np.testing.assert_allclose(result.x, w[chosen] @ y[chosen] / w[chosen].sum(), rtol=1e-10)

@@ -81,10 +81,23 @@ def _returns_data(node: Definition) -> bool:
     return isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) == "FederatedData"
 
 
+def _makes(package: str, kind: str) -> dict[str, str]:
+    """What makes a `kind`: the package's functions that return a subclass of it, or else its subclasses."""
+    is_one = lambda node: (
+        isinstance(node, ast.ClassDef) and any(ast.unparse(base).partition("[")[0] == kind for base in node.bases)
+    )
+    made = lambda node: _resolve(ROOT / package / "__init__.py", ast.unparse(node.returns)) if node.returns else None
+    functions = _exported(package, lambda node: isinstance(node, ast.FunctionDef) and is_one(made(node)))
+    return functions or _exported(package, is_one)
+
+
 SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
     "problems": lambda: _table("experiment/problems.py", "KINDS"),
     "networks": lambda: _exported("network", lambda node: isinstance(node, ast.FunctionDef)),
     "algorithms": lambda: _exported("algorithm/peer", lambda node: isinstance(node, ast.ClassDef)),
+    "servers": lambda: _exported("algorithm/server", lambda node: True),
+    "cohorts": lambda: _makes("cohort", "Cohort"),
+    "solvers": lambda: _makes("algorithm/local", "LocalSolver"),
     "losses": lambda: _functions("problem/losses.py"),
     "data": lambda: _exported("data", _returns_data),
     "engines": lambda: _table("engine/setup.py", "ENGINES"),

@@ -14,7 +14,10 @@ from .console import OUT, mistakes
 HEADINGS = {
     "problems": "Problems: [problem] kind = …",
     "networks": "Networks: [network] kind = …",
-    "algorithms": "Algorithms: [algorithm] name = …",
+    "algorithms": "Algorithms without a server: [algorithm] name = …",
+    "servers": "Algorithms with a server: [algorithm] name = …",
+    "cohorts": "Who takes part: [algorithm] cohort = { kind = … }",
+    "solvers": "Local solvers: [algorithm] solver = { kind = … }",
     "losses": "Losses: thalweg.losses",
     "data": "Data: [problem] data = …",
     "engines": "Engines: [run] engine = …",

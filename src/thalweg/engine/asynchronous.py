@@ -115,7 +115,7 @@ class AsyncServer(Server):
         """Give work to one idle client."""
         key = jax.random.fold_in(round_key(self.key, Stream.SCHEDULE, jnp.sum(run.started)), Role.DRAW)
         nth = jax.random.randint(key, (), 0, jnp.sum(run.idle))
-        member = jnp.searchsorted(jnp.cumsum(run.idle), nth + 1).astype(jnp.int32)[None]
+        member = self.order[jnp.searchsorted(jnp.cumsum(run.idle[self.order]), nth + 1)][None]
         message, record, info, seconds, lost = self._work(
             executor, local.records, run.central, member, run.started[member], run.round
         )

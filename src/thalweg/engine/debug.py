@@ -47,6 +47,7 @@ class OneByOne:
 
     def __init__(self, check: bool, isolated: bool = True):
         self.check, self.isolated, self.wire, self._compiled, self._known = check, isolated, [], {}, {}
+        self._members = None
 
     def role(self, name: str, function: Callable, *args: Any, axes: tuple) -> Any:
         pairs = list(zip(args, axes, strict=True))
@@ -57,7 +58,7 @@ class OneByOne:
             mine = [arg if axis is None else jax.tree.map(lambda leaf, i=i: leaf[i], arg) for arg, axis in pairs]
             out = compiled(jnp.asarray(0, jnp.uint32), *mine)
             if self.check and name not in MEASURING and _finite(mine) and not _finite(out):
-                raise RoleFailure(i, name, mine[1:], out)
+                raise RoleFailure(i if self._members is None else int(self._members[i]), name, mine[1:], out)
             results.append(out)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
@@ -65,6 +66,14 @@ class OneByOne:
     def shapes(self) -> Vectorised:
         """An executor that may be traced, to find shapes; nothing is checked in it."""
         return Vectorised(jnp.asarray(0, jnp.uint32), False)
+
+    @contextlib.contextmanager
+    def acting(self, members: Any):
+        self._members = members
+        try:
+            yield
+        finally:
+            self._members = None
 
     def once(self, name: str, compute: Callable) -> Any:
         if name not in self._known:

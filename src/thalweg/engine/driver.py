@@ -82,7 +82,10 @@ def drive(
             except RoleFailure as failure:
                 _stand_at(run, failure.round, tabulate)
                 _save(run, folder, meta, tabulate)
-                return Outcome.NOT_FINITE, f"{names[failure.agent]}, {failure.role}, in round {failure.round}: {failure}"
+                return (
+                    Outcome.NOT_FINITE,
+                    f"{_called(names, failure.agent)}, {failure.role}, in round {failure.round}: {failure}",
+                )
             jax.block_until_ready(local)
             elapsed = time.monotonic() - start
             if bool(shared.broken):
@@ -130,9 +133,13 @@ def _find_break(run: Run, broken_at: int, tabulate, names) -> tuple[Outcome, str
     _stand_at(run, bad - 1, tabulate)
     snapshot = jax.tree.map(lambda leaf: leaf[0], _last(records).rows.snapshot)
     guilty = np.flatnonzero(~snapshot.finite)
-    if guilty.size:
+    failure = None if snapshot.finite.all() and np.isfinite(snapshot.objective) else _first_failure(run, bad - 1)
+    if guilty.size or failure is not None:
+        # One client's NaN is everybody's once the server has it: who began is seen in the replay alone.
+        first = int(guilty[0]) if failure is None else failure.agent
         others = f" and {guilty.size - 1} more" if guilty.size > 1 else ""
-        who = f"{names[int(guilty[0])]}{others} not finite in round {bad - 1}{_stage(run, bad - 1)}"
+        stage = "" if failure is None else f" (first in role {failure.role!r})"
+        who = f"{_called(names, first)}{others} not finite in round {bad - 1}{stage}"
         return Outcome.NOT_FINITE, f"{who}; the result is the last good state"
     if not np.isfinite(snapshot.objective):
         return Outcome.NOT_FINITE, (
@@ -170,13 +177,20 @@ def _last(records):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[count - 1 : count] if np.ndim(leaf) else leaf, records)
 
 
-def _stage(run: Run, k: int) -> str:
+def _first_failure(run: Run, k: int) -> RoleFailure | None:
     """Which role of which agent made the first value that is not finite, by replaying one round role by role."""
+    if run.experiment.problem.pieces is None:  # nobody holds the data of all
+        return None
     try:
         Debug().open().advance(run.experiment, run.rules, run.local, run.shared, k + 1)
     except RoleFailure as failure:
-        return f" (first in role {failure.role!r})"
-    return ""
+        return failure
+    return None
+
+
+def _called(names: tuple[str, ...], agent: int) -> str:
+    """Name of an agent; where there are too many for names, its position."""
+    return names[agent] if agent < len(names) and names != ("all clients",) else f"client {agent}"
 
 
 def _save(run: Run, folder: Path | None, meta: dict[str, Any], tabulate: Any) -> None:

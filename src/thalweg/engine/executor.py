@@ -1,5 +1,6 @@
 """How a role function of one agent becomes a computation for all of them."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,10 @@ class Vectorised(eqx.Module):
     def shapes(self) -> "Vectorised":
         """An executor that may be traced, to find shapes."""
         return self
+
+    def acting(self, members: Array) -> contextlib.AbstractContextManager:
+        """Within, rows are those of `members`: what fails is called by its own number."""
+        return contextlib.nullcontext()
 
     def once(self, name: str, compute: Callable) -> Any:
         """What `compute` gives, which is the same in every round: tracing does it once."""
@@ -123,10 +128,11 @@ class Vectorised(eqx.Module):
 
 
 def weighted(weights: Array, tree: Any) -> Any:
-    """Σ_i weights_i·row_i, leaf by leaf."""
+    """Σ_i weights_i·row_i, leaf by leaf; rows without weight (nobody's, or lost) do not count, whatever they hold."""
 
     def total(leaf):
-        return jnp.sum(weights.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1)) * leaf, axis=0)
+        each = weights.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.sum(jnp.where(each == 0, 0, each * leaf), axis=0)
 
     return jax.tree.map(total, tree)
 

@@ -35,6 +35,7 @@ from .server import Server
 from .server_metrics import Evaluation
 from .server_tabulate import ServerTabulator
 from .simulated import EventDriven
+from .tracking import Tracking
 
 # Above this many clients the history keeps no row per client, and records measure no gradients.
 CLIENT_ROWS = 2000
@@ -46,7 +47,7 @@ ESTIMATED_VARIABLES = 20_000
 
 def federate(
     problem, algorithm, *, rounds, stop, seed, every, uplink, downlink, fleet, evaluate, engine, deterministic, reference, ids,
-    start, checkpoint, resume, progress, keep_agents,
+    start, checkpoint, resume, progress, trackers, keep_agents,
 ) -> Result:  # fmt: skip
     """`solve` with a server; arguments as there."""
     refusals.check_arguments(problem, algorithm, rounds, every, seed, stop, uplink, downlink, fleet, evaluate)
@@ -69,6 +70,8 @@ def federate(
         downlink=Identity() if downlink is None else downlink,
         fleet=fleet,
         ids=jnp.asarray(ids, jnp.int32),
+        order=jnp.asarray(np.argsort(ids), jnp.int32),
+        ranks=jnp.asarray(np.argsort(np.argsort(ids)), jnp.int32),
         key=jax.random.key_data(jax.random.key(seed)),
         slots=cohort.slots(problem.n),
         watched=_watched(clients),
@@ -95,6 +98,7 @@ def federate(
         "cohort": repr(cohort),
         "fleet": f"{'none' if fleet is None else setup.digest_of(fleet)}",
         "seed": seed,
+        "ids": setup.digest_of(ids),
         "columns": f"reference: {reference is not None}, agents: {keep}, evaluate: {', '.join(evaluations) or 'none'}",
         "link": f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
         "deterministic": engine.deterministic,
@@ -123,8 +127,11 @@ def federate(
         warnings.warn(text, RuntimeWarning, stacklevel=3)
     names = problem.names or (tuple(f"client {i}" for i in range(problem.n)) if keep else ("all clients",))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
-    with watch(progress, rounds) as show:
-        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
+    config = _config(asked, algorithm, cohort, fleet, engine, plan, seed, stop, rounds, evaluations)
+    tracking = Tracking(trackers, config, run.history, int(run.rules.every))
+    with watch(progress, rounds) as show, tracking:
+        outcome, reason = drive(run, rounds, tracking.beside(show), folder, meta, tabulate, names, stop)
+        tracking.update(run.history)
     heard = algorithm.remarks(run.shared.central.state, names)
     for text in heard:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -133,7 +140,7 @@ def federate(
     if "personal" in algorithm.handles:
         own = jax.vmap(unravel)(run.engine.estimates(program, run.local, run.shared))
     sent, received = tabulate.traffic
-    return Result(
+    result = Result(
         x=unravel(_answer(run)),
         agents=own,
         outcome=outcome,
@@ -153,12 +160,14 @@ def federate(
         algorithm=algorithm,
         names=tuple(names),
         graph={"edges": np.zeros((0, 2), int), "positions": None, "directed": False, "facts": {}},
-        config=_config(asked, algorithm, cohort, fleet, engine, plan, seed, stop, rounds),
+        config=config,
         reference=reference,
         warnings=(*said, *heard),
         records=(run.local.records, run.shared.central),
         ids=ids,
     )
+    tracking.finish(result)
+    return result
 
 
 def unscaled(problem: Problem) -> Problem:
@@ -229,18 +238,27 @@ def _carried(start: Result, local, shared):
     return eqx.tree_at(lambda c: c.records, local, records), eqx.tree_at(pick, shared, (central, row))
 
 
-def _config(problem, algorithm, cohort: Cohort, fleet, engine, plan, seed, stop, rounds) -> dict[str, Any]:
+def _config(problem, algorithm, cohort: Cohort, fleet, engine, plan, seed, stop, rounds, evaluations) -> dict[str, Any]:
     versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
     who = {Everyone: "everybody", Uniform: f"{cohort.slots(problem.n)} drawn uniformly"}.get(type(cohort), describe(cohort))
     return {
         "problem": f"{type(problem).__name__}: {problem.n} clients, {problem.size} variables, {problem.dtype}",
+        "fingerprint": problem.fingerprint(),
         "algorithm": describe(algorithm),
         "network": f"one server, {problem.n} clients, {who} in each round",
         "fleet": "none" if fleet is None else repr(fleet),
         "engine": f"{engine.name}, {plan}{', deterministic' if engine.deterministic else ''}",
+        "evaluate": {name: _said(evaluation) for name, evaluation in evaluations.items()},
         "stop": "none" if stop is None else describe(stop),
         "rounds": rounds,
         "seed": seed,
         "machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)",
         "versions": versions,
     }
+
+
+def _said(evaluation: Evaluation) -> str:
+    """What is evaluated, told apart by its examples."""
+    where = "examples of each client's own" if evaluation.per_client else "one pool of examples"
+    name = getattr(evaluation.metric, "__qualname__", type(evaluation.metric).__qualname__)
+    return f"{name} on {where}, {setup.digest_of((evaluation.pieces, evaluation.counts))}"

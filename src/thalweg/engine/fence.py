@@ -89,8 +89,17 @@ def _while(params, inputs, zero) -> list[Any]:
     test, body = params["cond_jaxpr"], params["body_jaxpr"]
     of_test, rest = inputs[: params["cond_nconsts"]], inputs[params["cond_nconsts"] :]
     of_body, first = rest[: params["body_nconsts"]], rest[params["body_nconsts"] :]
-    going = lambda carry: _evaluate(test.jaxpr, test.consts, [*of_test, *carry], zero)[0]
-    return jax.lax.while_loop(going, lambda carry: _evaluate(body.jaxpr, body.consts, [*of_body, *carry], zero), first)
+    test_all = lambda carry: _evaluate(test.jaxpr, test.consts, [*of_test, *carry], zero)[0]
+    step = lambda carry: _evaluate(body.jaxpr, body.consts, [*of_body, *carry], zero)
+
+    def step_those_that_go_on(carry):
+        # Under vmap every agent has a condition of its own; one that has ended stays as it is.
+        going = test_all(carry)
+        select = lambda new, old: jnp.where(going.reshape(going.shape + (1,) * (jnp.ndim(old) - going.ndim)), new, old)
+        return [select(new, old) for new, old in zip(step(carry), carry, strict=True)]
+
+    batched = bool(params["cond_jaxpr"].out_avals[0].shape)
+    return jax.lax.while_loop(lambda carry: jnp.any(test_all(carry)), step_those_that_go_on if batched else step, first)
 
 
 def _cond(params, inputs, zero) -> list[Any]:

@@ -19,7 +19,7 @@ from .executor import Vectorised, square, weighted
 from .fence import isolate
 from .loop import Rules
 from .server import Clients, Run, Server
-from .server_round import Central, draw_cohort
+from .server_round import Central, draw_cohort, first_memory
 from .store import Store
 
 
@@ -65,6 +65,9 @@ class Hosted:
 
     def role(self, name: str, function: Callable, *args: Any, axes: tuple) -> Any:
         return self._run(name, jax.vmap(function, in_axes=axes), *args)
+
+    def acting(self, members: Any) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
 
     def once(self, name: str, compute: Callable) -> Any:
         if name not in self._known:
@@ -146,7 +149,7 @@ class HostedServer(Server):
         pieces = executor.pieces(self.problem, one)
         states = self.first_states(executor, pieces, self.ids[one])
         server = self.first_server(executor)
-        memory = executor.network_role("init cohort", self.cohort.init, self.registry)
+        memory = first_memory(executor, self)
         uplink, downlink = self._pipelines(pieces, states, server)
         spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (states, uplink))
         # The temporary folder lives as long as the function that is called for fresh records.
@@ -160,6 +163,11 @@ class HostedServer(Server):
 
         records = Stored(store, fresh, _Spec(spec))
         return self._around(executor, rules, records, Central(server, downlink, memory))
+
+    def stretch(self, local: Clients, k: int) -> None:
+        if self.folder is None:
+            local.records.store.back_to(k)
+            local.records.store.commit(k)
 
     def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
         if isinstance(local.records, Stored) and not isinstance(k, jax.core.Tracer):

@@ -88,6 +88,9 @@ class Program(eqx.Module):
     def belongs_to_agents(self) -> "Program":
         """Of this program's arrays: true at every leaf with a leading agent axis."""
 
+    def stretch(self, local, k: int) -> None:
+        """A stretch of rounds begins at round `k`: earlier states will not be asked for again, unless from a checkpoint."""
+
     def all_done(self, executor, local) -> Bool[Array, ""]:
         """Whether every agent has decided by itself to stop."""
         return jnp.asarray(False)
@@ -130,6 +133,7 @@ def advance_by_hand(executor, e: Program, rules: Rules, local, shared, until):
     """The same from Python, round by round, for executors that are no part of a compiled program."""
     rows: list[Any] = []
     k = int(shared.round)
+    e.stretch(local, k)
     report = e.no_report(executor, rules, local, shared)
     while k < until and not (bool(shared.done) or bool(shared.broken)) and len(rows) < CAPACITY:
         target = min(int(until), int(next_record(rules, k)))

@@ -13,7 +13,17 @@ from jaxtyping import Array, Float, Int, UInt32
 from .keys import Role
 from .loop import Program, Rules, Shared
 from .server_metrics import Evaluation, ServerSnapshot, answer, evaluate, measure, own_answers
-from .server_round import Central, Federation, Vitals, as_clients, client_context, message_specs, server_round, wire_bytes
+from .server_round import (
+    Central,
+    Federation,
+    Vitals,
+    as_clients,
+    client_context,
+    first_memory,
+    message_specs,
+    server_round,
+    wire_bytes,
+)  # fmt: skip
 from .stop import settled
 
 
@@ -70,7 +80,7 @@ class Server(Federation, Program):
     def begin(self, executor, rules: Rules, earlier: None = None) -> tuple[Clients, Run]:
         states = self.first_states(executor, self.problem.pieces, executor.share(self.ids))
         server = self.first_server(executor)
-        memory = executor.network_role("init cohort", self.cohort.init, self.registry)
+        memory = first_memory(executor, self)
         uplink, downlink = self._pipelines(self.problem.pieces, states, server)
         return self._around(executor, rules, (states, uplink), Central(server, downlink, memory))
 

@@ -31,8 +31,9 @@ from .pace import Pace, arrivals, budgets
 class Federation(eqx.Module):
     """Everything about a run under a server that does not change from round to round.
 
-    `problem` has unscaled clients (every local is f_i); `watched` `[s]` are the clients that records measure, None for all;
-    `slots` is the cohort's c, a multiple of the number of devices; with `unroll` clients unroll their loops over local steps.
+    `problem` has unscaled clients (every local is f_i); `order` `[n]` are the clients' positions by id, which is how cohorts are
+    drawn, and `ranks` its inverse; `watched` `[s]` are the clients that records measure, None for all; `slots` is the cohort's c,
+    a multiple of the number of devices; with `unroll` clients unroll their loops over local steps.
     """
 
     problem: Problem
@@ -44,6 +45,8 @@ class Federation(eqx.Module):
     downlink: Stage
     fleet: Fleet | None
     ids: Int[Array, " n"]
+    order: Int[Array, " n"]
+    ranks: Int[Array, " n"]
     key: PRNGKeyArray
     watched: Int[Array, " s"] | None
     slots: int = eqx.field(static=True)
@@ -103,12 +106,13 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         downlink[phase], common, own = send_down(executor, e, (k, index), down, downlink[phase], draw.members)
         context = client_context(e, ids, k, index, phase, budgets(e.fleet, draw.members, sizes))
         work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
-        state, message, info = as_clients(
-            executor, e, f"work {phase}", work, pieces, share(context), state, share(own), common=common
-        )
         keys = agent_keys(e.key, Stream.MESSAGE, k, index, ids, Role.ENCODE)
         encode = lambda key, state, message: e.uplink.encode(state, message, key)
-        up, wire, sent = executor.role("encode", encode, share(keys), uplink[phase], message, axes=(0, 0, 0))
+        with executor.acting(draw.members):
+            state, message, info = as_clients(
+                executor, e, f"work {phase}", work, pieces, share(context), state, share(own), common=common
+            )
+            up, wire, sent = executor.role("encode", encode, share(keys), uplink[phase], message, axes=(0, 0, 0))
         executor.post(wire, {})
         uplink = {**uplink, phase: up}
         info = executor.everyone(info)
@@ -116,27 +120,45 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         aggregate, counts, dispersion = combine(executor, e, sent, draw, arrived, pace)
         update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
         server, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
-    memory = executor.network_role(
-        "learn",
-        lambda registry, memory, draw, arrived, info: e.cohort.learn(memory, registry, draw, arrived, info),
-        e.registry, central.cohort, draw, arrived,
-        {name: getattr(info, name).astype(spec.dtype) for name, spec in reported(e).items()},
-    )  # fmt: skip
+    heard = {name: getattr(info, name).astype(spec.dtype) for name, spec in reported(e).items()}
+    memory = learn(executor, e, central.cohort, draw, arrived, heard)
     vitals = Vitals(*average(executor, e, info, draw, arrived, seconds), dispersion, scalars)
     contacted = draw.valid
     return (state, uplink), Central(server, downlink, memory), vitals, replace(draw, valid=arrived), contacted
 
 
 def draw_cohort(executor, e: Federation, memory, k) -> Draw:
-    """The cohort of round `k`, empty slots added up to `e.slots`."""
+    """The cohort of round `k`, empty slots added up to `e.slots`. Its order is that of the clients' ids."""
 
-    def draw(registry, memory, key):
-        found = e.cohort.draw(memory, registry, key)
+    def draw(registry, order, memory, key):
+        found = e.cohort.draw(memory, by_id(registry, order), key)
         missing = e.slots - found.members.shape[0]
-        return jax.tree.map(lambda leaf: jnp.pad(leaf, (0, missing)), found)
+        found = jax.tree.map(lambda leaf: jnp.pad(leaf, (0, missing)), found)
+        return replace(found, members=order[found.members])
 
     key = jax.random.fold_in(round_key(e.key, Stream.SCHEDULE, k), Role.DRAW)
-    return executor.network_role("draw", draw, e.registry, memory, key)
+    return executor.network_role("draw", draw, e.registry, e.order, memory, key)
+
+
+def by_id(registry: Registry, order: Int[Array, " n"]) -> Registry:
+    """What a cohort's rule sees: clients by id, so that who is drawn does not depend on where a client stands in a list."""
+    return jax.tree.map(lambda leaf: leaf[order], registry)
+
+
+def first_memory(executor, e: Federation):
+    """What the cohort's rule remembers before round 0."""
+    return executor.network_role(
+        "init cohort", lambda registry, order: e.cohort.init(by_id(registry, order)), e.registry, e.order
+    )
+
+
+def learn(executor, e: Federation, memory, draw: Draw, arrived, reported):
+    """What the cohort's rule remembers after a round."""
+
+    def after(registry, order, ranks, memory, draw, arrived, reported):
+        return e.cohort.learn(memory, by_id(registry, order), replace(draw, members=ranks[draw.members]), arrived, reported)
+
+    return executor.network_role("learn", after, e.registry, e.order, e.ranks, memory, draw, arrived, reported)
 
 
 def as_clients(executor, e: Federation, name: str, function, pieces, context, *args, common=None) -> Any:
@@ -237,8 +259,9 @@ def _spread(ids, message, members, arrived):
 def _dispersion(mean, squares, average):
     """√(Σ a‖Δ_i‖² − ‖Σ a Δ_i‖²) with a scaled to one."""
     total = jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+    squares = jnp.where(mean == 0, 0, mean * squares.astype(mean.dtype))
     center = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(average)).astype(mean.dtype) / total**2
-    return jnp.sqrt(jnp.maximum(jnp.sum(mean * squares.astype(mean.dtype)) / total - center, 0))
+    return jnp.sqrt(jnp.maximum(jnp.sum(squares) / total - center, 0))
 
 
 def as_server(executor, e: Federation, name, k, index, phase, counts, function, *args):

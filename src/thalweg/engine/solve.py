@@ -4,7 +4,7 @@ import dataclasses
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from thalweg.message.payload import HEADER_BYTES, payload_bytes
 from thalweg.message.stage import Identity, Stage
 from thalweg.network import Network
 from thalweg.observe import History, Ledger, Result, describe
+from thalweg.observe.trackers import Tracker
 from thalweg.problem import Problem
 
 from . import refusals, setup
@@ -37,6 +38,7 @@ from .progress import watch
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tabulate import Tabulator
+from .tracking import Tracking, checked_trackers
 from .world import make_setting, make_world
 
 # Above this many values per record the history keeps no row per agent.
@@ -69,6 +71,7 @@ def solve(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool | Callable[[int, History], None] | None = None,
+    trackers: Sequence[Tracker] = (),
     keep_agents: bool | None = None,
 ) -> Result:
     """Solve a problem whose pieces are scattered over the agents of a network.
@@ -96,6 +99,7 @@ def solve(
         checkpoint: a folder that receives the run's state every 10 s and at its end.
         resume: continue the run in `checkpoint`; the result is bitwise that of an uninterrupted run.
         progress: show a progress bar (None: when a person watches), or a function of (round, history).
+        trackers: told of the run while it runs, as `tw.trackers.JsonLines(path)`; each record is logged once, also on resume.
         keep_agents: keep loss and disagreement of every agent in the history (None: up to 2,000 agents).
 
     Returns:
@@ -104,6 +108,7 @@ def solve(
     Raises:
         TypeError, ValueError: an impossible combination, before anything runs.
     """
+    trackers = checked_trackers(trackers)
     if isinstance(algorithm, ServerAlgorithm):
         if network is not None or link is not None or report:
             raise TypeError(
@@ -113,7 +118,7 @@ def solve(
         return federate(
             problem, algorithm, rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, fleet=fleet,
             evaluate=evaluate, engine=engine, deterministic=deterministic, reference=reference, ids=ids, start=start,
-            checkpoint=checkpoint, resume=resume, progress=progress, keep_agents=keep_agents,
+            checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
         )  # fmt: skip
     if uplink is not None or downlink is not None or fleet is not None or evaluate is not None:
         raise TypeError(
@@ -185,11 +190,14 @@ def solve(
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
-    with watch(progress, rounds) as show:
-        outcome, reason = drive(run, rounds, show, folder, meta, tabulate, names, stop)
+    config = _config(asked, algorithm, network, engine, seed, stop, rounds, facts)
+    tracking = Tracking(trackers, config, run.history, int(run.rules.every))
+    with watch(progress, rounds) as show, tracking:
+        outcome, reason = drive(run, rounds, tracking.beside(show), folder, meta, tabulate, names, stop)
+        tracking.update(run.history)
     unravel = setup.unraveller(problem)
     estimates = run.engine.estimates(experiment, run.local, run.shared)
-    return Result(
+    result = Result(
         x=unravel(estimates.mean(0)),
         agents=jax.vmap(unravel)(estimates),
         outcome=outcome,
@@ -207,12 +215,14 @@ def solve(
         algorithm=algorithm,
         names=tuple(names),
         graph=_graph(network),
-        config=_config(asked, algorithm, network, engine, seed, stop, rounds, facts),
+        config=config,
         reference=reference,
         warnings=tuple(said),
         records=run.local.agents,
         ids=ids,
     )
+    tracking.finish(result)
+    return result
 
 
 def _stop(stop: Stop | None, network: Network, problem: Problem) -> Stop | None:
@@ -249,6 +259,7 @@ def _config(problem, algorithm, network, engine, seed, stop, rounds, facts) -> d
     versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
     return {
         "problem": f"{type(problem).__name__}: {problem.n} agents, {problem.size} variables, {problem.dtype}",
+        "fingerprint": problem.fingerprint(),
         "algorithm": describe(algorithm),
         "network": repr(network),
         "engine": f"{engine.name}{', deterministic' if engine.deterministic else ''}",

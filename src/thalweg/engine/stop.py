@@ -16,6 +16,8 @@ or a cleared flag; so a standing flag at i after T ≥ diameter rounds means tha
 stops before all agree. Without loss, and with everybody awake, all flags are equal and all stop in the same round.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,6 @@ from thalweg.algorithm.step import Real, Whole
 from thalweg.message.payload import PROJECTIONS
 
 from .keys import Stream, round_key
-from .metrics import Snapshot
 from .weather import Conditions
 from .world import World
 
@@ -76,8 +77,8 @@ class Stop(eqx.Module):
             raise ValueError(f"Stop(diameter={self.diameter}): expected at least 1")
 
 
-def settled(stop: Stop, snapshot: Snapshot) -> Bool[Array, ""]:
-    """Whether both conditions hold in this record, from global measures."""
+def settled(stop: Stop, snapshot: Any) -> Bool[Array, ""]:
+    """Whether both conditions hold in this record, from global measures (`movement`, `consensus_error`, `scale`)."""
     calm = snapshot.movement <= stop.progress * snapshot.scale
     return calm & (snapshot.consensus_error <= stop.agreement * snapshot.scale)
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,9 +13,10 @@ import jax
 import numpy as np
 from pydantic import Field
 
-from thalweg.algorithm import PeerAlgorithm, peer
-from thalweg.engine import Stop, refusals, solve
+from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, server
+from thalweg.engine import Stop, refusals, refusals_server, solve
 from thalweg.engine.setup import ENGINES
+from thalweg.fleet import Fleet
 from thalweg.observe import History, Result
 from thalweg.problem import Problem, Reference, reference
 
@@ -28,10 +30,19 @@ from .signature import Table, arguments
 RUNS = Path("runs")
 
 
-def algorithms() -> dict[str, type[PeerAlgorithm]]:
-    """Name → class of every exported algorithm."""
-    found = {name: getattr(peer, name) for name in peer.__all__}
-    return {name: kind for name, kind in found.items() if inspect.isclass(kind) and issubclass(kind, PeerAlgorithm)}
+Kind = PeerAlgorithm | ServerAlgorithm
+
+
+def algorithms() -> dict[str, Callable[..., Kind]]:
+    """Name → class of every exported algorithm, or the function that makes one."""
+    found = {name: getattr(package, name) for package in (peer, server) for name in package.__all__}
+    return {name: value for name, value in found.items() if issubclass(_made_by(value), Kind)}
+
+
+def _made_by(value: Any) -> type:
+    """The class of what a class, or a function that says what it returns, makes."""
+    made = value if inspect.isclass(value) else typing.get_type_hints(value).get("return")
+    return made if inspect.isclass(made) else type(None)
 
 
 class RunTable(Table):
@@ -48,12 +59,17 @@ class RunTable(Table):
 
 
 class AlgorithmTable(NamedTuple):
-    """`[algorithm]`: a class and its hyper-parameters."""
+    """`[algorithm]`: a class, or a function that makes one of it, and its hyper-parameters."""
 
-    kind: type[PeerAlgorithm]
+    kind: Callable[..., Kind]
     table: Table
 
-    def build(self) -> PeerAlgorithm:
+    @property
+    def has_server(self) -> bool:
+        """Whether it has a server, or else a network."""
+        return issubclass(_made_by(self.kind), ServerAlgorithm)
+
+    def build(self) -> Kind:
         """The algorithm.
 
         Raises:
@@ -70,28 +86,31 @@ class Experiment:
         name: of the file, without its ending.
         base: the folder that relative paths start from.
         source: the text of the file.
-        problem, network, algorithm, stop, settings: its tables; `settings` is `[run]`.
+        problem, network, algorithm, stop, settings, fleet: its tables; `settings` is `[run]`. Peers have a network, an algorithm
+            with a server may have a fleet.
     """
 
     name: str
     base: Path
     source: str
     problem: ProblemTable
-    network: NetworkTable
+    network: NetworkTable | None
     algorithm: AlgorithmTable
     stop: Table | None
     settings: RunTable
+    fleet: Table | None = None
 
     @property
     def content(self) -> dict[str, Any]:
         """Plain data, without comments, order and what is left at its default: equal experiments have equal content."""
         content = {
             "problem": {"kind": self.problem.kind} | self.problem.given(),
-            "network": self.network.given(),
             "algorithm": {"name": self.algorithm.kind.__name__} | self.algorithm.table.given(),
             "run": self.settings.given(),
         }
-        return content if self.stop is None else content | {"stop": self.stop.given()}
+        for name, table in (("network", self.network), ("stop", self.stop), ("fleet", self.fleet)):
+            content |= {} if table is None else {name: table.given()}
+        return content
 
     @property
     def hash(self) -> str:
@@ -137,30 +156,42 @@ class Experiment:
         if folder.started and not resume:
             raise ValueError(f"{folder} already holds a run: `thalweg resume {folder}` continues it, or choose another folder")
         stated = problems.build(self.problem, self.base, np.dtype(self.settings.dtype))
-        network = self.network.build(stated.problem.n, self.base)
         algorithm, stop = self.algorithm.build(), None if self.stop is None else _made("stop", Stop, self.stop)
-        _checked("network", refusals.check_sizes, stated.problem, network)
-        _checked("algorithm", refusals.check_steps, algorithm, stated.problem.n)
+        around = (
+            self._with_server(algorithm, stated.problem.n) if self.network is None else self._with_network(algorithm, stated)
+        )
         central = self._reference(stated.problem)
         with folder.starting(self.name, self.base, self.source, self.content, self.hash):
             result = solve(
                 stated.problem,
                 algorithm,
-                network,
                 rounds=self.settings.rounds,
                 stop=stop,
                 seed=self.settings.seed,
                 every=self.settings.every,
                 engine=self.settings.engine,
                 deterministic=self.settings.deterministic,
-                report=tuple(self.settings.report),
                 reference=central,
+                **around,
                 checkpoint=folder.path,
                 resume=resume,
                 progress=progress,
             )
         folder.write(result, stated.score(result))
         return result, folder
+
+    def _with_network(self, algorithm: Any, stated: problems.Stated) -> dict[str, Any]:
+        """What `solve` is told about peers."""
+        assert self.network is not None
+        network = self.network.build(stated.problem.n, self.base)
+        _checked("network", refusals.check_sizes, stated.problem, network)
+        _checked("algorithm", refusals.check_steps, algorithm, stated.problem.n)
+        return {"network": network, "report": tuple(self.settings.report)}
+
+    def _with_server(self, algorithm: Any, n: int) -> dict[str, Any]:
+        """What `solve` is told about clients."""
+        _checked("algorithm.cohort", refusals_server.cohort_of, algorithm, n)
+        return {"fleet": None if self.fleet is None else _made("fleet", Fleet, self.fleet, n=n, base=self.base)}
 
     def _reference(self, problem: Problem) -> Reference | None:
         if not self.settings.reference:
@@ -171,14 +202,14 @@ class Experiment:
             raise Mistake(f"run.reference: got true, but there is {error}; or write reference = false") from error
 
 
-def _made(where: str, kind: type, table: Table) -> Any:
-    """An object of class `kind` from its table; what it refuses is a mistake in the file."""
-    return _checked(where, lambda: kind(**arguments(kind, table)))
+def _made(where: str, kind: Callable, table: Table, **known: Any) -> Any:
+    """What `kind` makes of its table and of what is `known`; what it refuses is a mistake in the file."""
+    return _checked(where, lambda: kind(**arguments(kind, table, **known)))
 
 
 def _checked(where: str, function: Callable, *args: Any) -> Any:
     """`function(*args)`; what it refuses is a mistake in table `where` of the file."""
     try:
         return function(*args)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise named(where, error) from error

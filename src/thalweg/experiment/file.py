@@ -9,7 +9,7 @@ For example
     [network]                           # any builder of thalweg.network, with its arguments
     kind = "ring"
 
-    [algorithm]                         # any algorithm of thalweg.algorithms, with its hyper-parameters
+    [algorithm]                         # any algorithm, with its hyper-parameters
     name = "GradientTracking"
 
     [stop]                              # the arguments of thalweg.Stop; left out, all rounds are done
@@ -17,6 +17,8 @@ For example
 
     [run]
     rounds = 5000
+
+An algorithm with a server (thalweg.server) has no [network], and may have a [fleet]: the arguments of thalweg.Fleet.
 
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
@@ -26,15 +28,16 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.engine import Stop
+from thalweg.fleet import Fleet
 
 from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
 from .folder import RunFolder
-from .mistakes import Mistake, missing, read, unknown_key, unknown_name, wrong
+from .mistakes import Mistake, missing, read, shown, unknown_key, unknown_name, wrong
 from .networks import NetworkTable
 from .problems import KINDS, ProblemTable
-from .signature import table_of
+from .signature import KNOWN, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run")
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet")
 
 
 def load(path: str | Path) -> Experiment:
@@ -79,19 +82,51 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
     for key in tables:
         if key not in TABLES:
             raise unknown_key("", key, TABLES)
-    for key in ("problem", "network", "algorithm"):
+    for key in ("problem", "algorithm"):
         if key not in tables:
             raise missing(key, f"a table [{key}]")
+    algorithm = _algorithm(tables["algorithm"])
+    settings = read(RunTable, tables.get("run", {}), "run")
+    _check_surroundings(tables, algorithm, settings)
     return Experiment(
         name=name,
         base=base,
         source=source,
         problem=_problem(tables["problem"]),
-        network=NetworkTable.read(tables["network"]),
-        algorithm=_algorithm(tables["algorithm"]),
-        stop=read(table_of(Stop), tables["stop"], "stop") if "stop" in tables else None,
-        settings=read(RunTable, tables.get("run", {}), "run"),
+        network=NetworkTable.read(tables["network"]) if "network" in tables else None,
+        algorithm=algorithm,
+        stop=read_table(Stop, tables["stop"], "stop") if "stop" in tables else None,
+        settings=settings,
+        fleet=_fleet(tables["fleet"]) if "fleet" in tables else None,
     )
+
+
+def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, settings: RunTable) -> None:
+    """Peers have a network; clients of a server have none, and may have a fleet."""
+    name = algorithm.kind.__name__
+    if not algorithm.has_server:
+        if "network" not in tables:
+            raise missing("network", f"a table [network], in which {name} has its neighbours")
+        if "fleet" in tables:
+            raise Mistake(
+                f"fleet: got a table [fleet], expected none: {name} has no server; what fails between peers is network.failures"
+            )
+        return
+    if "network" in tables:
+        raise Mistake(
+            f"network: got a table [network], expected none: {name} has a server; who takes part is algorithm.cohort, and the "
+            "devices are [fleet]"
+        )
+    if settings.report:
+        raise Mistake(
+            f"run.report: got {shown(settings.report)}, expected nothing: {name} has a server, and no peers that report"
+        )
+
+
+def _fleet(table: Any) -> Any:
+    if isinstance(table, dict) and "n" in table:
+        raise Mistake("fleet.n: got a number of devices, expected nothing: every client of the problem has one")
+    return read_table(Fleet, table, "fleet", KNOWN)
 
 
 def _problem(table: Any) -> ProblemTable:
@@ -103,7 +138,7 @@ def _algorithm(table: Any) -> AlgorithmTable:
     name = _name_in("algorithm", table, "name", algorithms())
     kind = algorithms()[name]
     given = {key: value for key, value in table.items() if key != "name"}
-    return AlgorithmTable(kind, read(table_of(kind), given, "algorithm"))
+    return AlgorithmTable(kind, read_table(kind, given, "algorithm"))
 
 
 def _name_in(where: str, table: Any, key: str, known: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thalweg.algorithm import peer
+from thalweg.algorithm import ServerAlgorithm, peer, server
 from thalweg.algorithm.step import PerAgent
 from thalweg.engine.checkpoint import META
 from thalweg.observe import History, Ledger, Outcome, Result, Table
@@ -131,10 +131,14 @@ def _taken_apart(result: Result) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         "warnings": result.warnings,
         "config": result.config,
         "algorithm": {"name": type(result.algorithm).__name__, "arguments": hyper},
-        "ledger": {name: value for name, value in ledger.items() if name != "messages"},
+        "ledger": {name: value for name, value in ledger.items() if name not in ("messages", "received")},
         "graph": {name: value for name, value in result.graph.items() if name not in ("edges", "positions")},
     }
+    if isinstance(result.algorithm, ServerAlgorithm):
+        plain["algorithm"]["arguments"] = {name: _said(value) for name, value in hyper.items()}
     arrays = {"messages": result.ledger.messages, "edges": result.graph["edges"]}
+    if result.ledger.received is not None:
+        arrays["received"] = result.ledger.received
     if result.graph["positions"] is not None:
         arrays["positions"] = result.graph["positions"]
     arrays |= {f"scalars/{name}": column for name, column in result.history.scalars.items()}
@@ -147,22 +151,45 @@ def _taken_apart(result: Result) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 def _put_together(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Result:
     under = lambda kind: {name[len(kind) + 1 :]: a for name, a in arrays.items() if name.startswith(f"{kind}/")}
-    hyper = plain["algorithm"]["arguments"]
-    hyper = {name: PerAgent(np.asarray(value)) if isinstance(value, list) else value for name, value in hyper.items()}
     return Result(
         x=arrays.get("x", under("x")),
-        agents=arrays.get("agents", under("agents")),
+        agents=arrays.get("agents", under("agents") or None),
         outcome=Outcome[plain["outcome"]],
         reason=plain["reason"],
         rounds=plain["rounds"],
         history=History(under("scalars"), under("per_agent")),
-        ledger=Ledger(messages=arrays["messages"], **plain["ledger"]),
-        algorithm=getattr(peer, plain["algorithm"]["name"])(**hyper),
+        ledger=Ledger(messages=arrays["messages"], received=arrays.get("received"), **plain["ledger"]),
+        algorithm=_algorithm(**plain["algorithm"]),
         names=tuple(plain["names"]),
         graph=plain["graph"] | {"edges": arrays["edges"], "positions": arrays.get("positions")},
         config=plain["config"],
         warnings=tuple(plain["warnings"]),
     )
+
+
+class Said(str):
+    """What a hyper-parameter that is no plain value was printed as."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _said(value: Any) -> Any:
+    """A hyper-parameter of an algorithm with a server: plain values as they are, rules and solvers as they print."""
+    plain = value is None or isinstance(value, bool | int | float | str | PerAgent)
+    return value if plain else float(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else {"said": repr(value)}
+
+
+def _algorithm(name: str, arguments: dict[str, Any]) -> Any:
+    """The algorithm of a stored result. One with a server is there to be looked at, not to be run again."""
+    hyper = {key: PerAgent(np.asarray(value)) if isinstance(value, list) else value for key, value in arguments.items()}
+    if hasattr(peer, name):
+        return getattr(peer, name)(**hyper)
+    kind = getattr(server, name)
+    algorithm = object.__new__(kind)
+    for key, value in hyper.items():
+        object.__setattr__(algorithm, key, Said(value["said"]) if isinstance(value, dict) else value)
+    return algorithm
 
 
 def _plain(value: Any) -> Any:

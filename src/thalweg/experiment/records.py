@@ -6,7 +6,6 @@ Axes: `m` examples, `d` features.
 import csv
 import hashlib
 import inspect
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,14 @@ from .mistakes import Mistake, missing, unknown_name, wrong
 
 
 def data_sets() -> dict[str, Any]:
-    """Name → function of every data set that Thalweg ships."""
+    """Name → function of every data set that Thalweg ships and that needs no more than the share and the seed of a split."""
     functions = {name: getattr(shipped, name) for name in shipped.__all__ if inspect.isfunction(getattr(shipped, name))}
-    return {name: f for name, f in functions.items() if typing.get_type_hints(f).get("return") is FederatedData}
+    return {name: f for name, f in functions.items() if f.__annotations__.get("return") is FederatedData and _is_ready(f)}
+
+
+def _is_ready(function: Any) -> bool:
+    parameters = inspect.signature(function).parameters
+    return {"test", "seed"} <= parameters.keys() and all(p.default is not p.empty for p in parameters.values())
 
 
 def locate(data: str, base: Path) -> Path | None:

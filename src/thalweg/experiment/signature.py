@@ -5,10 +5,12 @@ Nothing is listed by hand: a new algorithm, a new builder or a new argument can 
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import types
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 import numpy as np
@@ -16,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from thalweg.algorithm.step import PerAgent
 from thalweg.network import Network
+
+from .mistakes import missing, read, unknown_name
 
 
 class Table(BaseModel):
@@ -31,11 +35,15 @@ class Table(BaseModel):
 
 
 class Kind(NamedTuple):
-    """How an annotation reads in a file: the type that accepts it, in words, and what makes the argument of it."""
+    """How an annotation reads in a file: the type that accepts it, in words, and what makes the argument of it.
+
+    `makers` has, by name, what can make the argument where a table `{ kind = "name", … }` stands for it.
+    """
 
     accepts: Any
     words: str
     convert: Callable[[Any], Any] = lambda value: value
+    makers: dict[str, Callable] = {}
 
 
 PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
@@ -43,11 +51,14 @@ PLAIN = {float: "a number", int: "a whole number", bool: "true or false", str: "
 
 @functools.cache
 def parameters(target: Callable) -> dict[str, inspect.Parameter]:
-    """The parameters of a function, or the fields of a class, with their annotations resolved."""
+    """The parameters of a function, or of a class, with their annotations resolved."""
     import networkx
 
     signature = inspect.signature(target)
     hints = typing.get_type_hints(target, localns={"nx": networkx})
+    if dataclasses.is_dataclass(target) and signature.parameters.keys() - {field.name for field in dataclasses.fields(target)}:
+        # An __init__ of its own says what the class takes; fields say what becomes of it.
+        hints |= typing.get_type_hints(target.__init__)
     return {
         name: parameter.replace(annotation=hints.get(name, Any))
         for name, parameter in signature.parameters.items()
@@ -76,10 +87,67 @@ def table_of(target: Callable, optional: tuple[str, ...] = ()) -> type[Table]:
     return create_model(f"{target.__name__}Table", __base__=Table, **entries)
 
 
-def arguments(target: Callable, table: Table) -> dict[str, Any]:
-    """The arguments that `table` gives to `target`; what was left out is left to the target's own default."""
-    given = table.given()
-    return {name: kind.convert(given[name]) for name, kind in kinds(target).items() if name in given}
+def read_table(target: Callable, table: Any, where: str, optional: tuple[str, ...] = ()) -> Table:
+    """The table at `where` as the arguments of `target`; so are the tables in it that say what makes an argument.
+
+    Raises:
+        Mistake: the first mistake, with the path of its key.
+    """
+    if isinstance(table, dict):
+        table = {key: _read_choice(kinds(target).get(key), value, f"{where}.{key}") for key, value in table.items()}
+    return read(table_of(target, optional), table, where)
+
+
+def _read_choice(kind: Kind | None, value: Any, where: str) -> Any:
+    """A table `{ kind = "name", … }` without what is left at its default; anything else as it is."""
+    if kind is None or not kind.makers or not isinstance(value, dict):
+        return value
+    if "kind" not in value:
+        raise missing(f"{where}.kind", f"one of {', '.join(kind.makers)}")
+    name = value["kind"]
+    if not isinstance(name, str) or name not in kind.makers:
+        raise unknown_name(f"{where}.kind", name, kind.makers)
+    given = {key: part for key, part in value.items() if key != "kind"}
+    return {"kind": name, **read_table(kind.makers[name], given, where, optional=KNOWN).given()}
+
+
+def arguments(target: Callable, table: Table, **known: Any) -> dict[str, Any]:
+    """The arguments that `table` gives to `target`; what was left out is left to the target's own default.
+
+    `known` are arguments that a file need not give, here and in tables inside: `n`. Relative paths start from `known["base"]`.
+    """
+    given, made = table.given(), {}
+    for name, kind in kinds(target).items():
+        if name not in given:
+            continue
+        value = given[name]
+        if kind.makers and isinstance(value, dict):
+            made[name] = _make(kind.makers[value["kind"]], value, known)
+        else:
+            value = kind.convert(value)
+            made[name] = known["base"] / value if isinstance(value, Path) and "base" in known else value
+    wanted = [name for name in KNOWN if name in known and name in parameters(target) and name not in made]
+    return made | {name: known[name] for name in wanted}
+
+
+def _make(maker: Callable, value: dict[str, Any], known: dict[str, Any]) -> Any:
+    table = table_of(maker, KNOWN).model_validate({key: part for key, part in value.items() if key != "kind"})
+    return maker(**arguments(maker, table, **known))
+
+
+# What the problem knows: a file may leave it out.
+KNOWN = ("n",)
+
+
+@functools.cache
+def makers(hint: type) -> dict[str, Callable]:
+    """Name → what makes a `hint`: the functions of its package that return one, or else its subclasses there."""
+    package = importlib.import_module(hint.__module__.rpartition(".")[0])
+    exported = {name: getattr(package, name) for name in getattr(package, "__all__", ())}
+    is_one = lambda kind: inspect.isclass(kind) and issubclass(kind, hint)
+    returned = lambda value: typing.get_type_hints(value).get("return") if inspect.isfunction(value) else None
+    functions = {name: value for name, value in exported.items() if is_one(returned(value))}
+    return functions or {n: v for n, v in exported.items() if is_one(v) and v is not hint and not inspect.isabstract(v)}
 
 
 @functools.cache
@@ -90,10 +158,21 @@ def kind_of(hint: Any) -> Kind | None:
         return Kind(hint, PLAIN[hint])
     if origin is Literal:
         return Kind(hint, f"one of {', '.join(map(repr, get_args(hint)))}".replace("'", '"'))
+    if hint is Path:
+        return Kind(str, "the path of a file", Path)
     if origin in (typing.Union, types.UnionType):
-        return _union([kind for part in get_args(hint) if (kind := kind_of(part)) is not None])
+        # A path may be given as text.
+        parts = [part for part in get_args(hint) if not (part is str and Path in get_args(hint))]
+        return _union([kind for part in parts if (kind := kind_of(part)) is not None])
     if hint is Network:
         return Kind(dict[str, Any], "a table that describes a network")
+    if origin is dict:
+        one = kind_of(get_args(hint)[1])
+        return None if one is None else Kind(dict[str, one.accepts], f"a table name = {one.words}")
+    if origin is tuple and Ellipsis not in get_args(hint) and len(set(get_args(hint))) > 1:
+        each = [kind_of(part) for part in get_args(hint)]
+        accepts = functools.reduce(lambda a, b: a | b, (one.accepts for one in each))
+        return Kind(list[accepts], f"a list [{', '.join(one.words for one in each)}]", tuple)
     if origin in (tuple, list, Sequence):
         one = kind_of(get_args(hint)[0])
         return None if one is None else Kind(list[one.accepts], f"a list, each entry {one.words}", _listed(origin, one))
@@ -103,6 +182,8 @@ def kind_of(hint: Any) -> Kind | None:
         return Kind(str, "the path of a .graphml, .gml, .edgelist or .adjlist file")
     if hint is Any:
         return Kind(Any, "text or a list")
+    if inspect.isclass(hint) and dataclasses.is_dataclass(hint) and makers(hint):
+        return Kind(dict[str, Any], f'a table {{ kind = "…", … }} with one of {", ".join(makers(hint))}', makers=makers(hint))
     if inspect.isclass(hint) and dataclasses.is_dataclass(hint):
         table = table_of(hint)
         return Kind(table, f"a table {{ {', '.join(f'{name} = …' for name in kinds(hint))} }}", lambda given: hint(**given))
@@ -122,7 +203,8 @@ def _union(parts: list[Kind]) -> Kind | None:
         return next(part for part in parts if _fits(value, part)).convert(value)
 
     accepts = functools.reduce(lambda a, b: a | b, (part.accepts for part in parts))
-    return Kind(accepts, ", or ".join(dict.fromkeys(part.words for part in parts)), convert)
+    made = {name: maker for part in parts for name, maker in part.makers.items()}
+    return Kind(accepts, ", or ".join(dict.fromkeys(part.words for part in parts)), convert, made)
 
 
 def _fits(value: Any, kind: Kind) -> bool:

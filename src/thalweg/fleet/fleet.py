@@ -3,6 +3,7 @@
 Axes: `n` devices.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .availability import Availability
+
+# The same for all devices, or one for each.
+Values = float | Sequence[float] | np.ndarray | Array
 
 
 class Fleet(eqx.Module):
@@ -48,10 +52,10 @@ class Fleet(eqx.Module):
         self,
         n: int,
         *,
-        seconds_per_step: Any = 0.0,
-        download: Any = np.inf,
-        upload: Any = np.inf,
-        dropout: Any = 0.0,
+        seconds_per_step: Values = 0.0,
+        download: Values = np.inf,
+        upload: Values = np.inf,
+        dropout: Values = 0.0,
         availability: Availability | None = None,
         deadline: float = np.inf,
         accept: float | None = None,

@@ -79,6 +79,11 @@ class LowRank(eqx.Module):
         """2."""
         return 2
 
+    @property
+    def T(self) -> "LowRank":
+        """Wᵀ + s·Aᵀ Bᵀ."""
+        return LowRank(self.weight.T, self.b.T, self.a.T, self.scale)
+
     def dense(self) -> jax.Array:
         """The sum, as an array."""
         return self.weight + jnp.asarray(self.scale, self.weight.dtype) * (self.b @ self.a)

@@ -1,5 +1,9 @@
 """What an experiment shows: outcomes, history, ledger, results, reports. Everything it looks at is read-only."""
 
+from . import trackers
+from .compare import compare
+from .comparison import Comparison, Method
+from .curves import plot_comparison
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
@@ -8,4 +12,7 @@ from .report import write_report
 from .result import Result, describe
 from .table import Table
 
-__all__ = ["History", "Ledger", "Outcome", "Result", "Table", "describe", "human_bytes", "plot", "write_report"]
+__all__ = [
+    "Comparison", "History", "Ledger", "Method", "Outcome", "Result", "Table", "compare", "describe", "human_bytes", "plot",
+    "plot_comparison", "trackers", "write_report",
+]  # fmt: skip

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thalweg._colours import BLUE, GREEN, GREY, VERMILLION
+from thalweg._colours import BLUE, GREEN, GREY, PURPLE, VERMILLION
 
 from .mixing import Mixing
+from .serving import evaluated, has_server
 
 if TYPE_CHECKING:
     from .result import Result
@@ -58,8 +59,45 @@ def charts(result: "Result") -> tuple[Chart, ...]:
     shown = [Chart("Distance from the solution", tuple(line for line in solution if np.any(_drawn(line.values, True))))]
     if not np.any(np.isfinite(column("gap"))):
         shown.insert(0, Chart("Objective", (Line("objective", column("objective")),), log=False))
-    shown.append(Chart("Disagreement between agents", tuple(agreement)))
+    if has_server(result):
+        shown += _served(result, column)
+    else:
+        shown.append(Chart("Disagreement between agents", tuple(agreement)))
     return tuple(chart for chart in shown if chart.drawable)
+
+
+def _served(result: "Result", column) -> list[Chart]:
+    """Of a server: each metric that was evaluated, with its clients' extremes; losses; what pulls the clients apart."""
+    shown = []
+    for name in evaluated(result):
+        lines = [Line(name if f"{name}_lowest" not in result.history.scalars else "weighted mean", column(name), BLUE, SOLID)]
+        for end, colour, dash in (
+            ("lowest", VERMILLION, DASHED),
+            ("lowest_tenth", PURPLE, DASH_DOT),
+            ("highest", GREEN, DOTTED),
+        ):
+            if f"{name}_{end}" in result.history.scalars:
+                label = f"{end.replace('_', ' ')} of clients" if "tenth" in end else f"{end} client"
+                lines.append(Line(label, column(f"{name}_{end}"), colour, dash))
+        shown.append(Chart(name[:1].upper() + name[1:], tuple(lines), log=False))
+    losses = [Line("of the cohort, in training", column("train_loss"), BLUE, SOLID)]
+    if "loss" in result.history.agents:
+        rows = np.asarray(result.history.agents["loss"], float)
+        losses.append(Line("worst client", rows.max(axis=1), VERMILLION, DASHED))
+        losses.append(
+            Line("mean of the worst tenth", np.sort(rows, axis=1)[:, -max(1, rows.shape[1] // 10) :].mean(1), PURPLE, DASH_DOT)
+        )
+    shown.append(Chart("Loss", tuple(losses), log=False))
+    apart = (
+        Line("client drift", column("drift"), BLUE, SOLID),
+        Line("dispersion of updates", column("dispersion"), VERMILLION, DASHED),
+        Line("gradient dissimilarity", column("dissimilarity"), GREEN, DASH_DOT),
+    )
+    shown.append(Chart("Drift and dispersion", tuple(line for line in apart if np.any(_drawn(line.values, True)))))
+    agreement = Line("own answers from the shared one", column("consensus_error"), BLUE, SOLID)
+    if np.any(column("consensus_error") > 0):
+        shown.append(Chart("Personalisation", (agreement,)))
+    return shown
 
 
 def sample(records: int, limit: int) -> np.ndarray:

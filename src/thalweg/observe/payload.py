@@ -9,6 +9,7 @@ import numpy as np
 
 from .figures import DRAWN_AGENTS, charts, sample
 from .layout import layout
+from .serving import evaluated, grid, has_server, member
 
 if TYPE_CHECKING:
     from .result import Result
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 # What keeps the file small. Agents' values are `[records, n]`, so their records shrink as n grows.
 CHART_RECORDS, AGENT_RECORDS, AGENT_VALUES = 1000, 200, 200_000
 DRAWN_EDGES = 20_000
-COLOURED_BY = {"loss": "local loss", "disagreement": "disagreement ‖xᵢ − x̄‖"}
+COLOURED_BY = {"loss": "local loss", "own_loss": "loss with its own answer", "disagreement": "disagreement ‖xᵢ − x̄‖"}
 
 
 def payload(result: "Result") -> str:
@@ -38,7 +39,8 @@ def edges_once(result: "Result") -> np.ndarray:
 def _charts(result: "Result") -> dict[str, Any]:
     records = sample(len(result.history), CHART_RECORDS)
     scalars = result.history.scalars
-    return {
+    more = {name: _numbers(scalars[name][records]) for name in axes(result) if name not in ("round", "bytes")}
+    return more | {
         "round": _numbers(scalars["round"][records]),
         "bytes": _numbers(scalars["bytes"][records]) if "bytes" in scalars else None,
         "charts": [
@@ -52,17 +54,36 @@ def _charts(result: "Result") -> dict[str, Any]:
     }
 
 
+def axes(result: "Result") -> dict[str, str]:
+    """What charts can be drawn against: column → words on the button."""
+    if not has_server(result):
+        return {"round": "per round", "bytes": "per byte"}
+    scalars, found = result.history.scalars, {"round": "per round", "bytes": "per byte sent"}
+    if "bytes_down" in scalars:
+        found["bytes_down"] = "per byte received"
+    if np.any(np.asarray(scalars.get("clock", 0)) > 0):
+        found["clock"] = "per simulated second"
+    return found
+
+
 def _graph(result: "Result") -> dict[str, Any]:
     n = len(result.names)
     if n > DRAWN_AGENTS:
-        return {"skipped": f"The network has {n:,} agents; pictures are drawn up to {DRAWN_AGENTS:,}."}
+        what = "There are" if has_server(result) else "The network has"
+        return {"skipped": f"{what} {n:,} {member(result)}s; pictures are drawn up to {DRAWN_AGENTS:,}."}
+    if n != result.ledger.bytes.size or (has_server(result) and not result.history.agents and len(result.history)):
+        return {"skipped": "Nothing was kept of each client."}
     edges = edges_once(result)
     positions = result.graph.get("positions")
+    if has_server(result):
+        positions = grid(n)
     positions = layout(edges, n) if positions is None else np.asarray(positions, float)
     kept = edges[sample(len(edges), DRAWN_EDGES)]
     records = sample(len(result.history), min(AGENT_RECORDS, max(2, AGENT_VALUES // max(n, 1))))
-    columns = {name: label for name, label in COLOURED_BY.items() if name in result.history.agents and len(records)}
-    return {
+    known = COLOURED_BY | {name: name for name in evaluated(result)}
+    columns = {name: label for name, label in known.items() if name in result.history.agents and len(records)}
+    served = {"member": "client"} if has_server(result) else {}
+    return served | {
         "names": list(result.names),
         "positions": [_numbers(point) for point in positions],
         "edges": kept.ravel().tolist(),

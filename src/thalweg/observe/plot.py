@@ -9,6 +9,7 @@ from thalweg._extras import require
 
 from .figures import DRAWN_AGENTS, Chart, charts
 from .layout import layout
+from .serving import grid, has_server
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def plot(result: "Result", path: str | Path | None = None) -> "Figure":
     figures = require("matplotlib.figure", "plot")
     shown, drawn = charts(result), 0 < len(result.names) <= DRAWN_AGENTS
     panels = max(1, len(shown) + drawn)
-    rows, columns = (1, panels) if panels < 4 else (2, 2)
+    rows, columns = (1, panels) if panels < 4 else (-(-panels // 3) if panels > 4 else 2, 3 if panels > 4 else 2)
     figure = figures.Figure(figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.3), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     figure.suptitle(f"{type(result.algorithm).__name__}: {result.outcome.value} after {result.rounds:,} rounds", fontsize=12)
@@ -80,6 +81,7 @@ def _network(figure: "Figure", axis: "Axes", result: "Result") -> None:
 
     n, edges = len(result.names), np.asarray(result.graph.get("edges", ()), int).reshape(-1, 2)
     points = result.graph.get("positions")
+    points = grid(n) if has_server(result) else points
     points = layout(edges, n) if points is None else np.asarray(points, float)
     opacity = float(np.clip(25 / np.sqrt(len(edges) + 1), 0.12, 0.75))
     size = float(np.clip(6000 / n, 6, 220))
@@ -110,7 +112,7 @@ def _network(figure: "Figure", axis: "Axes", result: "Result") -> None:
             style = {"ha": "center", "va": "top" if low else "bottom", "fontsize": 8, "parse_math": False}
             text = axis.annotate(name, point, away, textcoords="offset points", **style)
             text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-    axis.set_title("Network", fontsize=11, loc="left")
+    axis.set_title("Clients" if has_server(result) else "Network", fontsize=11, loc="left")
     axis.margins(0.18)
     axis.set_aspect("equal")
     axis.set_axis_off()

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,11 @@ import numpy as np
 from .ledger import human_bytes
 from .mixing import Mixing, rounds_per_tenfold
 from .outcome import Outcome
-from .payload import edges_once, payload
+from .payload import axes, edges_once, payload
 from .result import describe
+from .serving import evaluated, extremes, has_server, member, members
 from .table import Table, is_number, markup, table_html
+from .template import read as _template
 from .text import number
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def write_report(result: "Result", path: str | Path, tables: Iterable[Table] = (
 
 def page(result: "Result", tables: Sequence[Table] = ()) -> str:
     """The report as a string of HTML."""
-    network = str(result.config.get("network", "")).partition(": ")[0] or f"{len(result.names):,} agents"
+    network = str(result.config.get("network", "")).partition(": ")[0] or f"{len(result.names):,} {member(result)}s"
     title = f"{type(result.algorithm).__name__} on {network}"
     return Template(_template("report.html")).substitute(
         title=html.escape(title),
@@ -54,6 +55,8 @@ def page(result: "Result", tables: Sequence[Table] = ()) -> str:
         measures=_measures(result),
         tables="\n".join(f"<section>{table_html(table)}</section>" for table in tables),
         facts=_entries(_facts(result)),
+        picture="Clients" if has_server(result) else "Network",
+        axes=_axes(result),
         mixing=_mixing(result),
         agents=_agents(result),
         config=_entries({key: value for key, value in result.config.items() if key != "versions"}),
@@ -61,10 +64,6 @@ def page(result: "Result", tables: Sequence[Table] = ()) -> str:
         data=payload(result),
         script="\n".join(_template(name) for name in ("format.js", "chart.js", "graph.js", "report.js")),
     )
-
-
-def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("template", name).read_text(encoding="utf-8")
 
 
 def _outcome(result: "Result") -> str:
@@ -92,11 +91,24 @@ def _measures(result: "Result") -> str:
         ("consensus_error", "consensus error"),
         ("optimality", "optimality residual"),
     ):
+        if name == "consensus_error" and has_server(result) and not last.get(name):
+            continue
         if name in last and np.isfinite(last[name]) and not (name == "objective" and np.isfinite(last.get("gap", np.nan))):
             shown.append((label, number(last[name], 3), ""))
     sent = ledger.bytes
+    shown += [(name, number(last[name], 3), "") for name in evaluated(result) if np.isfinite(last[name])]
     busiest = human_bytes(float(sent.max())) if sent.size else "0 B"
-    shown.append(("sent in all", human_bytes(float(sent.sum())), f"busiest agent {busiest}"))
+    shown.append(
+        (
+            "sent in all",
+            human_bytes(float(sent.sum())),
+            f"busiest {member(result)} {busiest}" if len(sent) == members(result) else "",
+        )
+    )
+    if has_server(result):
+        shown.append(("received in all", human_bytes(float(ledger.received.sum() * ledger.received_bytes)), "from the server"))
+        if last.get("clock", 0) > 0:
+            shown.append(("simulated time", f"{number(last['clock'], 3)} s", ""))
     shown.append(("time", f"{ledger.seconds:.3g} s", f"and {ledger.compile_seconds:.2g} s to compile"))
     small = lambda note: f"<small>{html.escape(note)}</small>" if note else ""
     return "\n".join(
@@ -105,12 +117,24 @@ def _measures(result: "Result") -> str:
 
 
 def _facts(result: "Result") -> dict[str, Any]:
+    if has_server(result):
+        facts = {"clients": members(result)}
+        if "participants" in result.history.scalars and len(result.history):
+            facts["took part in the last recorded round"] = int(result.history.scalars["participants"][-1])
+        return facts | dict(extremes(result))
     kind = "arcs" if result.graph.get("directed", False) else "edges"
     return {"agents": len(result.names), kind: len(edges_once(result)), **result.graph.get("facts", {})}
 
 
+def _axes(result: "Result") -> str:
+    return "\n".join(
+        f'<label><input type="radio" name="axis" value="{name}"{" checked" * (name == "round")}><span>{label}</span></label>'
+        for name, label in axes(result).items()
+    )
+
+
 def _mixing(result: "Result") -> str:
-    if not len(result.history):
+    if not len(result.history) or has_server(result):
         return ""
     mixing, lines = Mixing.of(result), []
     if mixing.predicted is not None:
@@ -133,19 +157,30 @@ def _mixing(result: "Result") -> str:
 
 def _agents(result: "Result") -> str:
     columns: list[tuple[str, np.ndarray]] = []
-    for name, label in (("loss", "final loss"), ("disagreement", "final disagreement")):
+    metrics = tuple((name, f"final {name}") for name in evaluated(result))
+    for name, label in (
+        ("loss", "final loss"),
+        ("own_loss", "final loss, own answer"),
+        *metrics,
+        ("disagreement", "final disagreement"),
+    ):
         if len(result.history) and name in result.history.agents:
             columns.append((label, np.asarray(result.history.agents[name][-1])))
     n, sent = len(result.names), result.ledger.bytes
+    who = member(result)
+    if has_server(result):
+        columns.insert(0, ("bytes received", np.asarray(result.ledger.received) * result.ledger.received_bytes))
     listed, note = np.arange(n), ""
     if n > LISTED_AGENTS:
         listed = np.sort(np.argsort(-sent, kind="stable")[:LISTED_AGENTS])
-        note = f"The {LISTED_AGENTS:,} of {n:,} agents that sent most."
+        note = f"The {LISTED_AGENTS:,} of {n:,} {who}s that sent most."
     rows = [
-        (result.names[i], int(sent[i]), int(result.ledger.messages[i]), *(float(column[i]) for _, column in columns))
+        (result.names[i], int(sent[i]), int(result.ledger.messages[i]), *(column[i].item() for _, column in columns))
         for i in listed
     ]
-    return table_html(Table("Agents", ("agent", "bytes sent", "messages", *(label for label, _ in columns)), rows, note))
+    return table_html(
+        Table(f"{who.capitalize()}s", (who, "bytes sent", "messages", *(label for label, _ in columns)), rows, note)
+    )
 
 
 def _entries(values: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
+from .serving import evaluated, extremes, has_server, member, members
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +67,23 @@ class Result:
             ("consensus_error", "consensus error"),
             ("optimality", "optimality residual"),
         ):
-            if name in last and np.isfinite(last[name]):
+            if (
+                name in last
+                and np.isfinite(last[name])
+                and not (name == "consensus_error" and has_server(self) and not last[name])
+            ):
                 lines.append((label, show(name)))
-        sent, n = self.ledger.bytes, len(self.names)
-        per_agent = human_bytes(int(sent.max())) if sent.size else "0 B"
-        lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} agent{'s' * (n != 1)}, {per_agent} by the busiest"))
+        lines += [(name, show(name)) for name in evaluated(self) if name in last]
+        lines += extremes(self)
+        sent, n = self.ledger.bytes, members(self)
+        busiest = f", {human_bytes(int(sent.max()))} by the busiest" if len(sent) == n else ""
+        lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} {member(self)}{'s' * (n != 1)}{busiest}"))
+        if has_server(self):
+            lines.append(
+                ("received", f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the server")
+            )
+            if last.get("clock", 0) > 0:
+                lines.append(("clock", f"{last['clock']:,.6g} simulated seconds"))
         lines.append(("algorithm", describe(self.algorithm)))
         lines.append(("network", str(self.config.get("network", ""))))
         speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")

@@ -10,7 +10,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
@@ -58,6 +57,8 @@ def alone(problem: Problem, tol: float | int = 1e-8) -> Alone:
 
 @eqx.filter_jit
 def _minimised(problem: Problem, tol):
+    import optax
+
     start, unravel = ravel_pytree(problem.x0)
     solver = optax.lbfgs(memory_size=MEMORY)
 

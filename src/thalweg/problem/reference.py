@@ -12,8 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
-import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
@@ -89,6 +87,9 @@ def reference(problem: Problem, tol: float | int = 1e-10) -> Reference:
 
 
 def _newton(problem: Problem, start: Any, unravel: Callable, limit: float) -> tuple[Any, float, str, str]:
+    import scipy.optimize
+    import scipy.sparse.linalg
+
     def objective(z):
         return problem.objective(unravel(z))
 

@@ -97,7 +97,7 @@ class StreamedRisk(Problem):
 
     def local(self, piece: ExamplesPiece) -> EmpiricalRiskLocal:
         return EmpiricalRiskLocal(
-            piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), self.function, None
+            piece.scale, piece.data, piece.count, piece.mask, self.regularizer or Zero(), None, self.function, None
         )
 
     def with_pieces(self, pieces: PyTree) -> "StreamedRisk":

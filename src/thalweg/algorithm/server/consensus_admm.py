@@ -35,11 +35,11 @@ class ConsensusADMM(ServerAlgorithm[Any]):
         server   z ← argmin_z r(z) + ½ρ Σ_i w_i ‖x̂_i + u_i − z‖² = prox_{r/ρ}(Σ_i w_i (x̂_i + u_i))
         client   u_i ← u_i + x̂_i − z
 
-    A client keeps its contribution q_i = x̂_i + u_i; with the next z it knows u_i = q_i − z. So it does x_i = prox_{f_i/ρ}(2z − q_i),
-    q_i ← q_i + α(x_i − z), and sends the change; the server keeps q = Σ w_i q_i of what it accepted. This is relaxed
-    Douglas-Rachford splitting by blocks: who takes part, and whose message is lost, does not matter for the limit. Losses need
-    be convex only, and not smooth. Inexact local solutions do not matter either once they are good enough, since at the answer
-    x_i = z, where the local solver starts.
+    A client keeps its contribution q_i = x̂_i + u_i; with the next z it knows u_i = q_i − z. So it does
+    x_i = prox_{f_i/ρ}(2z − q_i), q_i ← q_i + α(x_i − z), and sends the change; the server keeps q = Σ w_i q_i of what it
+    accepted. This is relaxed Douglas-Rachford splitting by blocks: who takes part, and whose message is lost, does not matter
+    for the limit. Losses need be convex only, and not smooth. Inexact local solutions do not matter either once they are good
+    enough, since at the answer x_i = z, where the local solver starts.
 
     When all f_i have curvature a, r = 0 and α = 1, it contracts by max(a, ρ)/(a + ρ): ½ at best, at ρ = a.
 

@@ -33,8 +33,8 @@ class FedDyn(ServerAlgorithm[Any]):
                  x ← x + Σ_{i arrived} w_i Δ_i / Σ_{i arrived} w_i − h/α
 
     h = Σ w_i λ_i in every round, whoever took part, since a client keeps λ_i only if its message was accepted. A model at which
-    nobody moves has λ_i = ∇f_i(x) and h = 0: the optimum, also with inexact local solutions. When all f_i have curvature a and everybody takes part, it contracts
-    by max(a, α)/(a + α).
+    nobody moves has λ_i = ∇f_i(x) and h = 0: the optimum, also with inexact local solutions. When all f_i have curvature a and
+    everybody takes part, it contracts by max(a, α)/(a + α).
 
     Args:
         solver: the local solver, with g(y) − λ_i + α(y − x) in place of g(y), and an open step size from max L_i + α; or None:

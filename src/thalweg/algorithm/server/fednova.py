@@ -42,7 +42,7 @@ class FedNova(ServerAlgorithm[tuple[()]]):
     server_learning_rate: Real = 1.0
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mean(), "steps": Mean()}
-    handles: ClassVar[frozenset[str]] = frozenset({"partial_work", "shared"})
+    handles: ClassVar[frozenset[str]] = frozenset({"partial_work"})
     claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="Wang, Liu, Liang, Joshi and Poor 2020")
 
     def __check_init__(self):

@@ -48,7 +48,7 @@ class FedOpt(ServerAlgorithm[tuple[()]]):
     server_learning_rate: Real = 1.0
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mean()}
-    handles: ClassVar[frozenset[str]] = frozenset({"partial_work", "shared"})
+    handles: ClassVar[frozenset[str]] = frozenset({"partial_work"})
     claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="fixed points of federated averaging")
 
     def __check_init__(self):

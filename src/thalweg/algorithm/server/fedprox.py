@@ -40,7 +40,7 @@ class FedProx(ServerAlgorithm[tuple[()]]):
     server_learning_rate: Real = 1.0
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mean()}
-    handles: ClassVar[frozenset[str]] = frozenset({"partial_work", "shared"})
+    handles: ClassVar[frozenset[str]] = frozenset({"partial_work"})
     claims: ClassVar[Claims] = Claims(exact=False, rate="linear", theorem="gradient descent on Moreau envelopes")
 
     def __check_init__(self):

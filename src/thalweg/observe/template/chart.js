@@ -17,7 +17,7 @@ function lineChart(host, spec, data) {
   function draw() {
     const height = Math.round(Math.min(330, Math.max(230, width * 0.62)));
     const x = data[axis], inner = {w: width - MARGIN.left - MARGIN.right, h: height - MARGIN.top - MARGIN.bottom};
-    const last = Math.max(x[x.length - 1] ?? 1, 1);
+    const last = axis === "clock" ? x[x.length - 1] || 1 : Math.max(x[x.length - 1] ?? 1, 1);
     toX = (value) => MARGIN.left + (value / last) * inner.w;
     const toY = (value) => MARGIN.top + (1 - scale.unit(value)) * inner.h;
 
@@ -27,7 +27,7 @@ function lineChart(host, spec, data) {
       svg("line", {x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y, stroke: "#e8ebee"}, root);
       text(root, MARGIN.left - 8, y + 4, label, {"text-anchor": "end"});
     }
-    const unit = axis === "bytes" ? unitOf(last) : 0, per = 1024 ** unit;
+    const unit = axis.startsWith("bytes") ? unitOf(last) : 0, per = 1024 ** unit;
     const bottom = height - MARGIN.bottom;
     for (const tick of linearTicks(0, last / per, Math.max(3, Math.floor(inner.w / 90)))) {
       const at = toX(tick * per);
@@ -35,7 +35,11 @@ function lineChart(host, spec, data) {
       text(root, at, bottom + 19, tick.toLocaleString("en"), {"text-anchor": "middle"});
     }
     svg("line", {x1: MARGIN.left, x2: width - MARGIN.right, y1: bottom, y2: bottom, stroke: "#8a939c"}, root);
-    const title = axis === "bytes" ? `payload sent by all agents (${UNITS[unit]})` : "round";
+    const title = {
+      bytes: `payload sent by all ${data.bytes_down ? "clients" : "agents"} (${UNITS[unit]})`,
+      bytes_down: `payload received by all clients (${UNITS[unit]})`,
+      clock: "simulated seconds",
+    }[axis] ?? "round";
     text(root, MARGIN.left + inner.w / 2, height - 4, title, {"text-anchor": "middle"});
 
     const clip = `clip-${spec.title.replace(/\W/g, "")}`;

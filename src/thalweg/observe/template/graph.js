@@ -74,7 +74,7 @@ function networkPicture(host, data) {
     const large = n > SVG_AGENTS || data.edges.length / 2 > SVG_EDGES;
     painter = (large ? canvasPainter : svgPainter)(picture, data, place);
     painter.root.setAttribute("role", "img");
-    painter.root.setAttribute("aria-label", `Network of ${n} agents and ${data.edgeCount} edges. The table of agents has the values.`);
+    painter.root.setAttribute("aria-label", data.member ? `${n} ${data.member}s. The table of ${data.member}s has the values.` : `Network of ${n} agents and ${data.edgeCount} edges. The table of agents has the values.`);
     painter.root.addEventListener("pointermove", (event) => {
       const i = under(event, painter.root, place);
       if (i < 0) return hideTip();
@@ -87,8 +87,8 @@ function networkPicture(host, data) {
 
   function colourToggle() {
     const bar = element("div", {className: "colour"}, host), group = element("fieldset", {className: "toggle", id: "colour"}, bar);
-    element("legend", {textContent: "agents coloured by"}, group);
-    element("span", {textContent: "Agents coloured by", ariaHidden: "true"}, bar).after(group);
+    element("legend", {textContent: `${data.member ?? "agent"}s coloured by`}, group);
+    element("span", {textContent: data.member ? "Clients coloured by" : "Agents coloured by", ariaHidden: "true"}, bar).after(group);
     for (const c of columns) {
       const label = element("label", {}, group);
       const input = element("input", {type: "radio", name: "colour", value: c.name, checked: c === column}, label);
@@ -204,6 +204,11 @@ function names(root, data, {at, width, height, radius}) {
     const [dx, dy] = [x - width / 2, y - height / 2], beside = Math.abs(dx) > 1.2 * Math.abs(dy) && Math.abs(dx) > 0.1 * width;
     const name = data.names[i].length > 24 ? data.names[i].slice(0, 23) + "…" : data.names[i];
     const gap = radius + 6;
+    if (data.member) {  // in rows: names stand below
+      const room = Math.max(3, Math.floor(width / (Math.ceil(Math.sqrt(1.6 * at.length)) * 8)));
+      text(root, x, y + gap + 8, name.length > room ? name.slice(0, room - 1) + "…" : name, {class: "name", "text-anchor": "middle"});
+      return;
+    }
     if (beside) text(root, x + Math.sign(dx) * gap, y + 4, name, {class: "name", "text-anchor": dx > 0 ? "start" : "end"});
     else text(root, x, dy > 0 ? y + gap + 10 : y - gap, name, {class: "name", "text-anchor": "middle"});
   });

@@ -1,0 +1,67 @@
+"""What is shown of a run under a server: clients instead of agents, one answer, evaluated metrics, who fares worst."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .result import Result
+
+
+def has_server(result: "Result") -> bool:
+    """Whether a server led the run: then clients also receive."""
+    return result.ledger.received is not None
+
+
+def member(result: "Result") -> str:
+    """What one participant is called."""
+    return "client" if has_server(result) else "agent"
+
+
+def members(result: "Result") -> int:
+    """How many there are; a run of very many keeps no row, and no name, for each."""
+    return len(result.names) if result.ids is None else len(result.ids)
+
+
+def evaluated(result: "Result") -> tuple[str, ...]:
+    """Metrics that were evaluated, in the order given."""
+    return tuple(name for name in result.config.get("evaluate", {}) if name in result.history.scalars)
+
+
+def extremes(result: "Result") -> list[tuple[str, str]]:
+    """(what, sentence): of the loss and of every metric evaluated per client, the worst client, the worst tenth, the spread.
+
+    Whether more of a metric is better is not known: both ends are said.
+    """
+    if not has_server(result) or not len(result.history):
+        return []
+    lines = []
+    for name, label in (("loss", "loss of a client"), ("own_loss", "loss with its own answer")):
+        if name in result.history.agents:
+            values = np.asarray(result.history.agents[name][-1], float)
+            if values.size and np.isfinite(values).all():
+                tenth = np.sort(values)[-max(1, len(values) // 10) :].mean()
+                worst = int(values.argmax())
+                text = f"worst {values[worst]:.4g} ({result.names[worst]}), worst tenth {tenth:.4g}, spread {values.std():.3g}"
+                lines.append((label, text))
+    for name in evaluated(result):
+        last = {key: result.history.scalars.get(f"{name}_{key}", (np.nan,))[-1] for key in ENDS}
+        if not np.isfinite(list(last.values())).all():
+            continue
+        who = {"lowest": "", "highest": ""}
+        if name in result.history.agents:
+            values = np.asarray(result.history.agents[name][-1], float)
+            who = {"lowest": f" ({result.names[values.argmin()]})", "highest": f" ({result.names[values.argmax()]})"}
+        low, high = (f"{end} {last[end]:.4g}{who[end]}, {end} tenth {last[f'{end}_tenth']:.4g}" for end in who)
+        lines.append((f"{name} of a client", f"{low}; {high}; spread {last['spread']:.3g}"))
+    return lines
+
+
+ENDS = ("lowest", "lowest_tenth", "highest", "highest_tenth", "spread")
+
+
+def grid(n: int) -> np.ndarray:
+    """`[n, 2]` positions in rows, in order: clients have no neighbours."""
+    columns = max(1, int(np.ceil(np.sqrt(1.6 * n))))
+    k = np.arange(n)
+    return np.stack([k % columns, -(k // columns)], axis=1).astype(float)
