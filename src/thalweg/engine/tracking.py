@@ -15,7 +15,9 @@ def checked_trackers(trackers: Any) -> tuple[Tracker, ...]:
         TypeError: something lacks `start`, `log` or `finish`.
     """
     if not isinstance(trackers, list | tuple):
-        raise TypeError(f"solve: got {type(trackers).__name__} as trackers, expected a list, such as [tw.trackers.JsonLines(path)]")
+        raise TypeError(
+            f"solve: got {type(trackers).__name__} as trackers, expected a list, such as [tw.trackers.JsonLines(path)]"
+        )
     for tracker in trackers:
         if isinstance(tracker, type) or not isinstance(tracker, Tracker):
             raise TypeError(

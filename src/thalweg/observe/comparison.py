@@ -141,7 +141,9 @@ class Comparison:
             said.append("Seconds: of this machine, compilation apart, in proportion to rounds.")
         if len({run.rounds for run in runs}) > 1:
             said.append("Final values are those after different numbers of rounds.")
-        if bad := [f"{m.name} (seed {r.config.get('seed')}): {r.outcome.value}" for m in self.methods for r in m.runs if _bad(r)]:
+        if bad := [
+            f"{m.name} (seed {r.config.get('seed')}): {r.outcome.value}" for m in self.methods for r in m.runs if _bad(r)
+        ]:
             said.append(f"Ended badly: {', '.join(bad)}.")
         return " ".join(said)
 
@@ -162,7 +164,12 @@ class Comparison:
         rows = []
         for method in self.methods:
             for k, run in enumerate(method.runs):
-                row = {"method": method.name, "seed": run.config.get("seed"), "outcome": run.outcome.value, "rounds": run.rounds}
+                row = {
+                    "method": method.name,
+                    "seed": run.config.get("seed"),
+                    "outcome": run.outcome.value,
+                    "rounds": run.rounds,
+                }
                 if self.target:
                     row |= {"reached": bool(method.reached[k])}
                     row |= {f"{cost}_to_target": float(values[k]) for cost, values in method.costs.items()}

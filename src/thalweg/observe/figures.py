@@ -71,7 +71,11 @@ def _served(result: "Result", column) -> list[Chart]:
     shown = []
     for name in evaluated(result):
         lines = [Line(name if f"{name}_lowest" not in result.history.scalars else "weighted mean", column(name), BLUE, SOLID)]
-        for end, colour, dash in (("lowest", VERMILLION, DASHED), ("lowest_tenth", PURPLE, DASH_DOT), ("highest", GREEN, DOTTED)):
+        for end, colour, dash in (
+            ("lowest", VERMILLION, DASHED),
+            ("lowest_tenth", PURPLE, DASH_DOT),
+            ("highest", GREEN, DOTTED),
+        ):
             if f"{name}_{end}" in result.history.scalars:
                 label = f"{end.replace('_', ' ')} of clients" if "tenth" in end else f"{end} client"
                 lines.append(Line(label, column(f"{name}_{end}"), colour, dash))
@@ -80,7 +84,9 @@ def _served(result: "Result", column) -> list[Chart]:
     if "loss" in result.history.agents:
         rows = np.asarray(result.history.agents["loss"], float)
         losses.append(Line("worst client", rows.max(axis=1), VERMILLION, DASHED))
-        losses.append(Line("mean of the worst tenth", np.sort(rows, axis=1)[:, -max(1, rows.shape[1] // 10) :].mean(1), PURPLE, DASH_DOT))
+        losses.append(
+            Line("mean of the worst tenth", np.sort(rows, axis=1)[:, -max(1, rows.shape[1] // 10) :].mean(1), PURPLE, DASH_DOT)
+        )
     shown.append(Chart("Loss", tuple(losses), log=False))
     apart = (
         Line("client drift", column("drift"), BLUE, SOLID),

@@ -98,7 +98,13 @@ def _measures(result: "Result") -> str:
     sent = ledger.bytes
     shown += [(name, number(last[name], 3), "") for name in evaluated(result) if np.isfinite(last[name])]
     busiest = human_bytes(float(sent.max())) if sent.size else "0 B"
-    shown.append(("sent in all", human_bytes(float(sent.sum())), f"busiest {member(result)} {busiest}" if len(sent) == members(result) else ""))
+    shown.append(
+        (
+            "sent in all",
+            human_bytes(float(sent.sum())),
+            f"busiest {member(result)} {busiest}" if len(sent) == members(result) else "",
+        )
+    )
     if has_server(result):
         shown.append(("received in all", human_bytes(float(ledger.received.sum() * ledger.received_bytes)), "from the server"))
         if last.get("clock", 0) > 0:
@@ -152,7 +158,12 @@ def _mixing(result: "Result") -> str:
 def _agents(result: "Result") -> str:
     columns: list[tuple[str, np.ndarray]] = []
     metrics = tuple((name, f"final {name}") for name in evaluated(result))
-    for name, label in (("loss", "final loss"), ("own_loss", "final loss, own answer"), *metrics, ("disagreement", "final disagreement")):
+    for name, label in (
+        ("loss", "final loss"),
+        ("own_loss", "final loss, own answer"),
+        *metrics,
+        ("disagreement", "final disagreement"),
+    ):
         if len(result.history) and name in result.history.agents:
             columns.append((label, np.asarray(result.history.agents[name][-1])))
     n, sent = len(result.names), result.ledger.bytes
@@ -167,7 +178,9 @@ def _agents(result: "Result") -> str:
         (result.names[i], int(sent[i]), int(result.ledger.messages[i]), *(column[i].item() for _, column in columns))
         for i in listed
     ]
-    return table_html(Table(f"{who.capitalize()}s", (who, "bytes sent", "messages", *(label for label, _ in columns)), rows, note))
+    return table_html(
+        Table(f"{who.capitalize()}s", (who, "bytes sent", "messages", *(label for label, _ in columns)), rows, note)
+    )
 
 
 def _entries(values: dict[str, Any]) -> str:

@@ -67,7 +67,11 @@ class Result:
             ("consensus_error", "consensus error"),
             ("optimality", "optimality residual"),
         ):
-            if name in last and np.isfinite(last[name]) and not (name == "consensus_error" and has_server(self) and not last[name]):
+            if (
+                name in last
+                and np.isfinite(last[name])
+                and not (name == "consensus_error" and has_server(self) and not last[name])
+            ):
                 lines.append((label, show(name)))
         lines += [(name, show(name)) for name in evaluated(self) if name in last]
         lines += extremes(self)
@@ -75,7 +79,9 @@ class Result:
         busiest = f", {human_bytes(int(sent.max()))} by the busiest" if len(sent) == n else ""
         lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} {member(self)}{'s' * (n != 1)}{busiest}"))
         if has_server(self):
-            lines.append(("received", f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the server"))
+            lines.append(
+                ("received", f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the server")
+            )
             if last.get("clock", 0) > 0:
                 lines.append(("clock", f"{last['clock']:,.6g} simulated seconds"))
         lines.append(("algorithm", describe(self.algorithm)))
