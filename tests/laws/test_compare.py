@@ -108,7 +108,7 @@ def test_what_is_refused(runs, error, words):
 
 
 def test_refused_targets():
-    with pytest.raises(ValueError, match="no column 'gap'.*reference="):
+    with pytest.raises(ValueError, match=r"no column 'gap'.*reference="):
         tw.compare({"A": made(FAST)}, below={"gap": 1e-3})
     with pytest.raises(ValueError, match="both in above= and in below="):
         tw.compare({"A": made(FAST)}, above={"accuracy": 1}, below={"accuracy": 1})

@@ -330,7 +330,7 @@ def test_a_run_under_a_server_speaks_of_clients():
 
 def test_worst_clients_and_spread_are_always_said():
     run = served(12)
-    loss, distance = run.history["loss"][-1], run.history["distance"][-1]
+    loss, distance = run.history.agents["loss"][-1], run.history.agents["distance"][-1]
     for text in (str(run), page(run)):
         assert f"worst {loss.max():.4g} ({run.names[loss.argmax()]}), worst tenth {loss.max():.4g}" in text
         assert f"lowest {distance.min():.4g} ({run.names[distance.argmin()]})" in text

@@ -70,7 +70,7 @@ def test_a_new_run_writes_over_no_file(tmp_path):
 
 @pytest.mark.parametrize("wrong", [trackers.JsonLines("x"), [trackers.JsonLines], [print], "x"])
 def test_what_is_no_tracker(wrong):
-    with pytest.raises(TypeError, match="solve: got .*JsonLines"):
+    with pytest.raises(TypeError, match=r"solve: got .*JsonLines"):
         checked_trackers(wrong)
     with pytest.raises(TypeError, match="trackers"):
         solved("server", trackers=wrong)

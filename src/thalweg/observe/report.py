@@ -12,8 +12,8 @@ from .ledger import human_bytes
 from .mixing import Mixing, rounds_per_tenfold
 from .outcome import Outcome
 from .payload import axes, edges_once, payload
-from .serving import evaluated, extremes, has_server, member, members
 from .result import describe
+from .serving import evaluated, extremes, has_server, member, members
 from .table import Table, is_number, markup, table_html
 from .template import read as _template
 from .text import number
