@@ -133,7 +133,7 @@ def test_pictures_pages_and_frames(tmp_path):
     found = tw.compare(runs, above={"accuracy": 0.8})
     figure = found.plot(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [axis.get_xlabel() for axis in figure.axes] == ["round", "payload sent (MiB)", "simulated seconds"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["round", "payload sent", "simulated seconds"]
     strokes = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines if line.get_linewidth() > 1}
     assert len({colour for colour, _ in strokes}) == len({dash for _, dash in strokes}) == 2
     with pytest.raises(ValueError, match="got the metric 'no'"):

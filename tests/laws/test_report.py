@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import thalweg as tw
 from handmade import ALONE, decaying, ring_run, ring_sigma, with_history
 from thalweg.observe import History, Outcome, Result, Table, write_report
 from thalweg.observe.figures import charts, sample
@@ -292,3 +293,54 @@ def test_plot_survives_what_a_run_can_be(tmp_path):
     }
     for name, run in runs.items():
         run.plot(tmp_path / f"{name}.png")
+
+
+# ---- servers -------------------------------------------------------------------------------------------------------------
+
+
+def served(n=5, **options):
+    """FedAvg on quadratics; "distance" is evaluated on examples of each client, "shared" on one pool."""
+    rng = np.random.default_rng(0)
+    problem = tw.quadratic(np.stack([np.eye(2) * (1 + i) for i in range(n)]), rng.standard_normal((n, 2)))
+    distance = lambda x, example: ((x - example) ** 2).sum()
+    own = [rng.standard_normal((3 + i, 2)) for i in range(n)]
+    evaluate = {"distance": (distance, own), "shared": (distance, np.concatenate(own))}
+    return tw.solve(problem, tw.FedAvg(), rounds=8, every=2, **({"evaluate": evaluate} | options))
+
+
+def test_a_run_under_a_server_speaks_of_clients():
+    run = served(fleet=tw.Fleet(5, seconds_per_step=0.5))
+    text, printed = page(run), str(run)
+    document = Document(text)
+    shown = re.sub(r"<script.*?</script>|<style.*?</style>", "", text, flags=re.DOTALL)
+    assert "agent" not in re.sub(r"<[^>]*>", " ", shown)
+    assert "agent" not in printed
+    assert "Mixing rate" not in text
+    values = [attributes["value"] for tag, attributes in document.tags if tag == "input"]
+    assert values == ["round", "bytes", "bytes_down", "clock"]
+    data = json.loads(document.scripts[0])
+    assert data["charts"]["clock"] == pytest.approx(run.history["clock"].tolist())
+    assert data["charts"]["bytes_down"] == run.history["bytes_down"].tolist()
+    assert data["graph"]["edgeCount"] == 0
+    assert data["graph"]["member"] == "client"
+    assert len({tuple(point) for point in data["graph"]["positions"]}) == 5
+    assert [column["name"] for column in data["graph"]["columns"]] == ["loss", "distance"]
+    assert [chart["title"] for chart in data["charts"]["charts"]][2:] == ["Distance", "Shared", "Loss", "Drift and dispersion"]
+
+
+def test_worst_clients_and_spread_are_always_said():
+    run = served(12)
+    loss, distance = run.history.agents["loss"][-1], run.history.agents["distance"][-1]
+    for text in (str(run), page(run)):
+        assert f"worst {loss.max():.4g} ({run.names[loss.argmax()]}), worst tenth {loss.max():.4g}" in text
+        assert f"lowest {distance.min():.4g} ({run.names[distance.argmin()]})" in text
+        assert f"highest {distance.max():.4g} ({run.names[distance.argmax()]})" in text
+        assert f"spread {distance.std():.3g}" in text
+
+
+def test_a_run_that_kept_no_clients_still_has_a_report(tmp_path):
+    pytest.importorskip("matplotlib")
+    run = served(keep_agents=False)
+    assert "by 5 clients" in str(run)
+    assert "Nothing was kept of each client" in page(run)
+    run.plot(tmp_path / "run.png")

@@ -12,6 +12,7 @@ from thalweg._extras import require
 
 from .comparison import Comparison, Method, escaped, has_axis
 from .figures import DASH_DOT, DASHED, DOTTED, SOLID
+from .ledger import human_bytes
 from .result import describe
 from .table import Table, table_html
 from .template import read
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-AXES = {"round": "round", "bytes": "payload sent (MiB)", "clock": "simulated seconds"}
+AXES = {"round": "round", "bytes": "payload sent", "clock": "simulated seconds"}
 COLOURS, DASHES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY), (SOLID, DASHED, DASH_DOT, DOTTED, (3.0, 1.5))
 SIZE = (5.2, 3.8)  # inches, of one panel
 
@@ -61,6 +62,9 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None, *, m
         if log:
             panel.set_yscale("log")
         panel.set_xlabel(AXES[axis])
+        if axis == "bytes":
+            panel.xaxis.set_major_formatter(lambda value, _: human_bytes(value))
+            panel.xaxis.set_major_locator(require("matplotlib.ticker", "plot").MaxNLocator(5, steps=[1, 2, 4, 8, 10]))
         panel.set_xlim(left=0)
         panel.grid(axis="y", color="#e8ebee")
         panel.spines[["top", "right"]].set_visible(False)
@@ -98,7 +102,7 @@ def _curve(run, metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0), np.zeros(0)
     at, values = np.asarray(run.history.scalars[axis], float), np.asarray(run.history.scalars[metric], float)
     kept = np.isfinite(at) & np.isfinite(values)
-    return at[kept] / (2**20 if axis == "bytes" else 1), values[kept]
+    return at[kept], values[kept]
 
 
 def _method(panel: "Axes", method: Method, metric: str, axis: str, colour: str, dash: tuple[float, ...], log: bool) -> None:
