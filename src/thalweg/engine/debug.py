@@ -175,6 +175,9 @@ class ByHand:
 
     def committed(self, local, k: int) -> None:
         """Round `k` is safe in a checkpoint."""
+        store = getattr(getattr(local, "records", None), "store", None)
+        if store is not None:  # records on disk keep a journal of what might be undone
+            store.commit(k)
 
     def shared_answer(self, e, shared):
         """`[d]` the answer of a run with a server."""

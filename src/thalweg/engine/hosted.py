@@ -5,7 +5,9 @@ Memory grows with the cohort; the records themselves lie in a `Store`.
 
 import concurrent.futures
 import contextlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,11 +154,11 @@ class HostedServer(Server):
         memory = first_memory(executor, self)
         uplink, downlink = self._pipelines(pieces, states, server)
         spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (states, uplink))
-        # The temporary folder lives as long as the function that is called for fresh records.
-        temporary = tempfile.TemporaryDirectory(prefix="thalweg-") if self.folder is None else None
-        store = Store(Path(temporary.name) if temporary else self.folder, spec, self.n)
+        store = Store(Path(tempfile.mkdtemp(prefix="thalweg-")) if self.folder is None else self.folder, spec, self.n)
+        if self.folder is None:  # quietly, when nobody needs the records any more
+            weakref.finalize(store, shutil.rmtree, store.folder, ignore_errors=True)
 
-        def fresh(executor, members, keep=temporary):
+        def fresh(executor, members):
             pieces = executor.pieces(self.problem, members)
             states = self.first_states(executor, pieces, self.ids[members])
             return states, self._pipelines(pieces, states, server)[0]
