@@ -152,6 +152,7 @@ def logistic(x, example):
     return jnp.logaddexp(0.0, -label * (a @ x["w"] + x["c"])) + 0.05 * x["w"] @ x["w"]
 
 
+@pytest.mark.slow
 def test_losses_without_a_closed_form_on_ragged_data_and_pytrees():
     rng = np.random.default_rng(5)
     data = [(rng.standard_normal((m, 2)), np.sign(rng.standard_normal(m) + 0.5 * i)) for i, m in enumerate((4, 9, 6))]

@@ -35,16 +35,14 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None, *, m
     Args:
         comparison: what `compare` returned.
         path: where to save it as well; the suffix says how (.png, .svg, .pdf).
-        metric: column of the history; the first of the target when None.
+        metric: column of the history; the first of the target, or the objective, when None.
 
     Raises:
         ImportError: matplotlib is missing (the extra "plot").
         ValueError: a run has no such column.
     """
     figures = require("matplotlib.figure", "plot")
-    metric = (
-        next(iter({**comparison.above, **comparison.below, **dict.fromkeys(comparison.final)})) if metric is None else metric
-    )
+    metric = metric or [*comparison.above, *comparison.below, *comparison.final, "objective"][0]
     runs = [run for method in comparison.methods for run in method.runs]
     for run in runs:
         if metric not in run.history.scalars:
