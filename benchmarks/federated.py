@@ -14,7 +14,6 @@ Peers run the same work, each in an environment of its own (`benchmarks/rivals`)
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ import numpy as np
 
 import thalweg as tw
 
-from .machine import describe
+from .machine import describe, peak_mebibytes
 from .rivals import data
 from .rivals.environment import PEERS, run
 
@@ -147,7 +146,7 @@ def one_scale(n: int) -> dict:
     disk = result.records[0].store.bytes_on_disk
     return {
         "rate": (last - first) / (ended - began),
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "peak": peak_mebibytes(),
         "disk": disk / 2**20,
         "loss": float(result.history["objective"][-1]),
         "cohort": cohort,

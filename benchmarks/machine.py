@@ -1,5 +1,6 @@
 """What machine a benchmark ran on, and what its memory can do."""
 
+from pathlib import Path
 import os
 import platform
 import subprocess
@@ -37,3 +38,9 @@ def copy_bandwidth(megabytes: int, repeats: int = 15) -> float:
 def _commit() -> str:
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def peak_mebibytes() -> float:
+    """Peak resident memory of this process. (`ru_maxrss` would be that of whoever started it, if that was larger.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10

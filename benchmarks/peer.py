@@ -8,7 +8,6 @@ object per agent, and (c) the memory floor: the data read twice over the measure
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from scipy.sparse import csr_array
 
 import thalweg as tw
 
-from .machine import copy_bandwidth, describe
+from .machine import copy_bandwidth, describe, peak_mebibytes
 from .rivals.numpy_peer import logistic_gradient, one_object_per_agent, quadratic_gradient, vectorised
 
 STEP = 0.02
@@ -130,7 +129,7 @@ def scale(n: int, d: int) -> str:
     problem = tw.quadratic(A, rng.normal(size=(n, d)).astype(np.float32))
     start = time.perf_counter()
     rate, _ = engine_rate(problem, network, seconds=2.0, repeats=2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = peak_mebibytes()
     setup, data = time.perf_counter() - start, A.nbytes / 2**20
     return f"{n:>8} {d:>5}  {rate:>10,.1f} rounds/s   peak {peak:>7,.0f} MiB   data {data:>7,.1f} MiB   all in {setup:.1f} s"
 

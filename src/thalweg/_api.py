@@ -5,8 +5,9 @@
 from . import algorithm, cohort, data, engine, fleet, message, models, network, observe, problem
 from .algorithm import *
 from .algorithm import peer as algorithms
-from .algorithm import server
+from .algorithm import price, server
 from .algorithm.peer import *
+from .algorithm.price import *
 from .algorithm.server import *
 from .engine import Debug, EventDriven, RoleFailure, Sharded, Simulated, Stop, solve
 from .fleet import Fleet

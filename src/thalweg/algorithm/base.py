@@ -84,6 +84,7 @@ class Facts(eqx.Module):
         diameter: largest distance between two agents.
         examples: largest number of examples that one agent holds (1 where a local function is not a mean).
         source: how the constants were found: "exact", "given" or "estimated".
+        pricing: of a coupled problem, the constants of its dual.
     """
 
     smoothness: float | None
@@ -99,6 +100,7 @@ class Facts(eqx.Module):
     laplacian_max: float | None = None
     examples: int = 1
     source: str = "exact"
+    pricing: Any = None
 
     @property
     def condition_number(self) -> float:

@@ -1,7 +1,6 @@
 """Setting up a run under a server, and what comes of it."""
 
 import dataclasses
-import platform
 import time
 import warnings
 from pathlib import Path
@@ -13,7 +12,6 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._version import __version__
 from thalweg.algorithm.base import Facts
 from thalweg.algorithm.server.base import Shared as PublicPart
 from thalweg.algorithm.step import traced
@@ -26,16 +24,14 @@ from thalweg.problem.regularizer import Zero
 
 from . import refusals_server as refusals
 from . import setup
-from .driver import Run, drive
+from .driver import Run
 from .loop import Rules
 from .pace import expected_seconds
 from .plans import planned
-from .progress import watch
 from .server import Server
-from .server_metrics import Evaluation
+from .server_metrics import Evaluation, LearningGauge
 from .server_tabulate import ServerTabulator
 from .simulated import EventDriven
-from .tracking import Tracking
 
 # Above this many clients the history keeps no row per client, and records measure no gradients.
 CLIENT_ROWS = 2000
@@ -60,6 +56,7 @@ def federate(
     keep = problem.n <= CLIENT_ROWS if keep_agents is None else keep_agents
     weights = jnp.asarray(problem.weights, problem.dtype)
     engine = setup.chosen_engine(engine, deterministic)
+    gradients = problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and clients.pieces is not None
     program = Server(
         problem=clients,
         algorithm=traced(algorithm, problem.dtype),
@@ -75,15 +72,14 @@ def federate(
         key=jax.random.key_data(jax.random.key(seed)),
         slots=cohort.slots(problem.n),
         watched=_watched(clients),
-        evaluations=evaluations,
-        gradients=problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and clients.pieces is not None,
+        gauge=LearningGauge(evaluations, gradients),
     )
     if isinstance(engine, EventDriven):
         refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
     engine, program, plan = planned(engine, program, None if checkpoint is None else Path(checkpoint) / "records")
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)
-    every = int(every or max(1, rounds // 200))
+    asked_every, every = every, int(every or max(1, rounds // 200))
     target = setup.target_row(reference, problem)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
@@ -92,21 +88,18 @@ def federate(
         limit=jnp.asarray(jnp.inf, problem.dtype),
         keep_agents=keep,
     )
-    identity = {
-        "problem": problem.fingerprint(),
-        "algorithm": f"{describe(algorithm)} {setup.digest_of(algorithm)}",
-        "cohort": repr(cohort),
-        "fleet": f"{'none' if fleet is None else setup.digest_of(fleet)}",
-        "seed": seed,
-        "ids": setup.digest_of(ids),
-        "columns": f"reference: {reference is not None}, agents: {keep}, evaluate: {', '.join(evaluations) or 'none'}",
-        "link": f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
-        "deterministic": engine.deterministic,
-    }
+    identity = setup.identified(
+        problem, algorithm, seed, engine, start,
+        cohort=repr(cohort),
+        fleet=f"{'none' if fleet is None else setup.digest_of(fleet)}",
+        ids=setup.digest_of(ids),
+        columns=f"reference: {reference is not None}, agents: {keep}, evaluate: {', '.join(evaluations) or 'none'}",
+        link=f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
+    )  # fmt: skip
     began = time.monotonic()
     local, shared = engine.begin(program, rules)
     if start is not None:
-        local, shared = _carried(start, local, shared)
+        local, shared = carried(start, local, shared, setup.target_row(start, problem) if isinstance(start, Result) else None)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
     sizes = engine.bytes(program, local, shared)
@@ -118,20 +111,12 @@ def federate(
     tabulate = ServerTabulator(sizes, problem.weights, optimum, reference is not None, keep)
     tabulate.resume(None, local)
     run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
-    folder = None if checkpoint is None else Path(checkpoint)
-    if folder is not None:
-        setup.open_folder(run, folder, identity, resume, tabulate)
-    elif resume:
-        raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
-    for text in said:
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
     names = problem.names or (tuple(f"client {i}" for i in range(problem.n)) if keep else ("all clients",))
-    meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     config = _config(asked, algorithm, cohort, fleet, engine, plan, seed, stop, rounds, evaluations)
-    tracking = Tracking(trackers, config, run.history, int(run.rules.every))
-    with watch(progress, rounds) as show, tracking:
-        outcome, reason = drive(run, rounds, tracking.beside(show), folder, meta, tabulate, names, stop)
-        tracking.update(run.history)
+    outcome, reason, tracking = setup.execute(
+        run, rounds, every=asked_every, checkpoint=checkpoint, resume=resume, identity=identity, tabulate=tabulate, said=said,
+        names=names, config=config, stop=stop, progress=progress, trackers=trackers, depth=4,
+    )  # fmt: skip
     heard = algorithm.remarks(run.shared.central.state, names)
     for text in heard:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -222,8 +207,8 @@ def _answer(run: Run):
     return run.engine.shared_answer(run.experiment, run.shared)
 
 
-def _carried(start: Result, local, shared):
-    """(local, shared) with the records of an earlier run of the same algorithm and clients."""
+def carried(start: Result, local, shared, row):
+    """(local, shared) with the records of an earlier run of the same algorithm and clients; `row` was its shared answer."""
     if not isinstance(start, Result):
         raise TypeError(f"solve: got {type(start).__name__} as start, expected a Result")
     like = (local.records, shared.central)
@@ -234,27 +219,22 @@ def _carried(start: Result, local, shared):
         raise ValueError("solve(start=…): the earlier run had another algorithm, number of clients or shape of x")
     records, central = start.records
     pick = lambda s: (s.central, s.previous)
-    row = jax.flatten_util.ravel_pytree(start.x)[0]
     return eqx.tree_at(lambda c: c.records, local, records), eqx.tree_at(pick, shared, (central, row))
 
 
 def _config(problem, algorithm, cohort: Cohort, fleet, engine, plan, seed, stop, rounds, evaluations) -> dict[str, Any]:
-    versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    who = {Everyone: "everybody", Uniform: f"{cohort.slots(problem.n)} drawn uniformly"}.get(type(cohort), describe(cohort))
-    return {
-        "problem": f"{type(problem).__name__}: {problem.n} clients, {problem.size} variables, {problem.dtype}",
-        "fingerprint": problem.fingerprint(),
-        "algorithm": describe(algorithm),
-        "network": f"one server, {problem.n} clients, {who} in each round",
+    return setup.stated(problem, "clients", algorithm, stop, rounds, seed) | {
+        "network": f"one server, {problem.n} clients, {in_words(cohort, problem.n)} in each round",
         "fleet": "none" if fleet is None else repr(fleet),
         "engine": f"{engine.name}, {plan}{', deterministic' if engine.deterministic else ''}",
         "evaluate": {name: _said(evaluation) for name, evaluation in evaluations.items()},
-        "stop": "none" if stop is None else describe(stop),
-        "rounds": rounds,
-        "seed": seed,
-        "machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)",
-        "versions": versions,
+        **setup.surroundings(),
     }
+
+
+def in_words(cohort: Cohort, n: int) -> str:
+    """Who takes part in a round."""
+    return {Everyone: "everybody", Uniform: f"{cohort.slots(n)} drawn uniformly"}.get(type(cohort), describe(cohort))
 
 
 def _said(evaluation: Evaluation) -> str:

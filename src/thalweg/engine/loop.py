@@ -44,7 +44,7 @@ class Rules(eqx.Module):
 
     stop: Stop | None
     every: Int[Array, ""]
-    reference: Float[Array, " d"]
+    reference: Float[Array, "..."]
     limit: Float[Array, ""]
     report: tuple[str, ...] = eqx.field(static=True, default=())
     keep_agents: bool = eqx.field(static=True, default=True)

@@ -55,7 +55,7 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
     def one(algorithm, local, context, state, x, before, mean, reference):
         value, gradient = local.value_and_grad(unravel(mean))
         own = local.value(unravel(x))
-        finite = jnp.isfinite(own) & _all_finite((x, state))
+        finite = jnp.isfinite(own) & all_finite((x, state))
         squares = {
             "disagreement": jnp.sum((x - mean) ** 2),
             "movement": jnp.sum((x - before) ** 2),
@@ -95,6 +95,7 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
     return executor.network_role("network", network, mean, gradient, everyone, rounds), x
 
 
-def _all_finite(tree) -> Bool[Array, ""]:
+def all_finite(tree) -> Bool[Array, ""]:
+    """Whether no number in it is NaN or infinite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)

@@ -54,7 +54,7 @@ def planned(engine: Any, program: Server, folder: Path | None = None) -> tuple[A
 def _convolves(program: Server) -> bool:
     """Whether the loss has a convolution in it."""
     first = jax.tree.map(lambda leaf: leaf[0], program.problem.pieces)
-    jaxpr = jax.make_jaxpr(lambda piece, x: program.problem.local(piece).loss(x))(first, program.problem.x0)
+    jaxpr = jax.make_jaxpr(lambda piece, x: program.problem.local(piece).value(x))(first, program.problem.x0)
     return "conv_general_dilated" in _primitives(jaxpr.jaxpr)
 
 

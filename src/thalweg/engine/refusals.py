@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from thalweg.algorithm.step import LocalStep, PerAgent
 from thalweg.message.combine import Edges, Mix, Pull, Push
 from thalweg.message.stage import Stage
 from thalweg.network import Network
-from thalweg.problem import Measurements, Problem
+from thalweg.problem import Coupled, Measurements, Problem
 
 from .stop import Stop
 
@@ -192,3 +193,15 @@ def _listing(kinds: frozenset[str]) -> str:
         "delay": "delays",
     }
     return ", ".join(names[kind] for kind in sorted(kinds)) or "no failures"
+
+
+def check_kind(problem: Any, algorithm: Any) -> None:
+    """A coupled problem is solved with prices, any other one without."""
+    coupled, prices, name = isinstance(problem, Coupled), "prices" in algorithm.handles, type(algorithm).__name__
+    if coupled and not prices:
+        raise TypeError(
+            f"solve: {name} finds one answer for all, got a Coupled problem, whose agents share a constraint; use a price method, "
+            "such as tw.DualAscent() or tw.ExchangeADMM()"
+        )
+    if prices and not coupled:
+        raise TypeError(f"solve: {name} sets prices, got a {type(problem).__name__}; expected a tw.Coupled problem")

@@ -10,6 +10,7 @@ from thalweg.cohort import Cohort, Everyone, Uniform
 from thalweg.fleet import Fleet
 from thalweg.message.stage import Stage
 from thalweg.problem import Measurements, Problem
+from thalweg.problem.scattered import Scattered
 
 from .refusals import check_run
 from .stop import Stop
@@ -17,7 +18,7 @@ from .stop import Stop
 
 def check_arguments(problem, algorithm, rounds, every, seed, stop, uplink, downlink, fleet, evaluate) -> None:
     """Types and sizes of what was passed to `solve`."""
-    if not isinstance(problem, Problem):
+    if not isinstance(problem, Scattered):
         raise TypeError(f"solve: got {type(problem).__name__} as problem, expected a thalweg Problem")
     if isinstance(problem, Measurements):
         raise TypeError(f"{type(algorithm).__name__} minimises losses, got Measurements; use tw.Averaging() on a network")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from .keys import Role
 from .loop import Program, Rules, Shared
-from .server_metrics import Evaluation, ServerSnapshot, answer, evaluate, measure, own_answers
+from .server_metrics import Gauge, LearningGauge, answer, own_answers
 from .server_round import (
     Central,
     Federation,
@@ -24,7 +24,6 @@ from .server_round import (
     server_round,
     wire_bytes,
 )  # fmt: skip
-from .stop import settled
 
 
 class Clients(eqx.Module):
@@ -57,7 +56,7 @@ class ServerRow(eqx.Module):
 
     round: Int[Array, ""]
     clock: Float[Array, ""]
-    snapshot: ServerSnapshot
+    snapshot: Any
     evaluated: dict[str, Array]
     vitals: Vitals
     sent: UInt32[Array, "..."]
@@ -65,13 +64,9 @@ class ServerRow(eqx.Module):
 
 
 class Server(Federation, Program):
-    """One server, many clients.
+    """One server, many clients; `gauge` is what records measure."""
 
-    `evaluations` are the metrics of the user's; `gradients`: whether records measure gradients of all clients.
-    """
-
-    evaluations: dict[str, Evaluation] = eqx.field(default_factory=dict)
-    gradients: bool = eqx.field(static=True, default=True)
+    gauge: Gauge = eqx.field(default_factory=lambda: LearningGauge({}))
 
     @property
     def n(self) -> int:
@@ -127,19 +122,18 @@ class Server(Federation, Program):
         k = shared.round
         regular = k % rules.every == 0
         x = answer(executor, self, shared.central.state)
-        snapshot = measure(
-            executor, self, local.records, shared.central.state, x, shared.previous, k, k - shared.recorded, rules.reference
-        )
+        server, since = shared.central.state, k - shared.recorded
+        snapshot = self.gauge.measure(executor, self, local.records, server, x, shared.previous, k, since, rules.reference)
         calm, done = shared.calm, shared.done
         if rules.stop is not None:
-            calm = jnp.where(regular, jnp.where(settled(rules.stop, snapshot), calm + 1, 0), calm)
+            calm = jnp.where(regular, jnp.where(self.gauge.settled(rules.stop, snapshot), calm + 1, 0), calm)
             done = calm >= rules.stop.patience
         broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
         row = ServerRow(
             round=k,
             clock=shared.clock,
             snapshot=snapshot if rules.keep_agents else snapshot.trimmed(),
-            evaluated=evaluate(executor, self, local.records, shared.central.state),
+            evaluated=self.gauge.evaluate(executor, self, local.records, server),
             vitals=shared.vitals,
             sent=self._traffic(executor, rules, local.sent),
             received=self._traffic(executor, rules, local.received),
@@ -150,7 +144,7 @@ class Server(Federation, Program):
 
     def estimates(self, executor, local: Clients, shared: Run):
         """Every client's own answer where the method has them, else the shared one for all in one row."""
-        if "personal" in self.algorithm.handles:
+        if self.algorithm.handles & {"personal", "prices"}:
             return own_answers(executor, self, local.records, shared.central.state)
         return answer(executor, self, shared.central.state)[None]
 
@@ -160,13 +154,9 @@ class Server(Federation, Program):
 
     def belongs_to_agents(self) -> "Server":
         """Data; those of evaluations too."""
-        no = lambda tree: jax.tree.map(lambda _: False, tree)
-        yes = lambda tree: jax.tree.map(lambda _: True, tree)
-        marked = eqx.tree_at(lambda m: m.problem.pieces, no(self), yes(self.problem.pieces))
-        for name, evaluation in self.evaluations.items():
-            if evaluation.per_client:
-                marked = eqx.tree_at(lambda m, name=name: m.evaluations[name].pieces, marked, yes(evaluation.pieces))
-        return marked
+        marked = jax.tree.map(lambda _: False, self)
+        yes = jax.tree.map(lambda _: True, self.problem.pieces)
+        return eqx.tree_at(lambda m: (m.problem.pieces, m.gauge), marked, (yes, self.gauge.belongs_to_agents()))
 
     def bytes(self, executor, local: Clients, shared: Run) -> dict[str, int]:
         """Payload of one client's messages in one round: "up", "down"."""

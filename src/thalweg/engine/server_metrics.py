@@ -3,6 +3,7 @@
 Axes: `n` registered clients, `d` variables, `m` examples.
 """
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
+from .metrics import all_finite
 from .server_round import Federation, as_clients, client_context
+from .stop import Stop, settled
 
 
 class Evaluation(eqx.Module):
@@ -66,6 +69,50 @@ class ServerSnapshot(eqx.Module):
         )
 
 
+class Gauge(eqx.Module):
+    """What records of a server's run measure."""
+
+    @abc.abstractmethod
+    def measure(self, executor, e: Federation, records, server, x, previous, k, rounds, reference) -> Any:
+        """The snapshot after round `k`; `x` is the shared answer, `previous` that of `rounds` rounds ago."""
+
+    @abc.abstractmethod
+    def settled(self, stop: Stop, snapshot: Any) -> Bool[Array, ""]:
+        """Whether the stop rule holds in this record."""
+
+    @abc.abstractmethod
+    def evaluate(self, executor, e: Federation, records, server) -> dict[str, Array]:
+        """Metrics of the user's."""
+
+    @abc.abstractmethod
+    def belongs_to_agents(self) -> "Gauge":
+        """Of this gauge's arrays: true at every leaf with a leading agent axis."""
+
+
+class LearningGauge(Gauge):
+    """Of one answer for all: losses, gradients (where `gradients`), `evaluations` of the user's."""
+
+    evaluations: dict[str, Evaluation]
+    gradients: bool = eqx.field(static=True, default=True)
+
+    def measure(self, executor, e, records, server, x, previous, k, rounds, reference) -> ServerSnapshot:
+        return measure(executor, e, self.gradients, records, server, x, previous, k, rounds, reference)
+
+    def settled(self, stop, snapshot):
+        return settled(stop, snapshot)
+
+    def evaluate(self, executor, e, records, server):
+        return evaluate(executor, e, self.evaluations, records, server)
+
+    def belongs_to_agents(self):
+        marked = jax.tree.map(lambda _: False, self)
+        for name, evaluation in self.evaluations.items():
+            if evaluation.per_client:
+                yes = jax.tree.map(lambda _: True, evaluation.pieces)
+                marked = eqx.tree_at(lambda m, name=name: m.evaluations[name].pieces, marked, yes)
+        return marked
+
+
 def answer(executor, e: Federation, server) -> Float[Array, " d"]:
     """The shared answer as a row."""
     shared, static = eqx.partition(e.algorithm, eqx.is_array)
@@ -80,10 +127,10 @@ def own_answers(executor, e: Federation, records, server) -> Float[Array, "n d"]
     return as_clients(executor, e, "own answer", one, pieces, _context(executor, e, ids), records[0], common=server)
 
 
-def measure(executor, e, records, server, x, previous, k, rounds, reference) -> ServerSnapshot:
+def measure(executor, e, gradients, records, server, x, previous, k, rounds, reference) -> ServerSnapshot:
     """Of the shared answer `x`, and of every client's own."""
     unravel = ravel_pytree(e.problem.x0)[1]
-    personal, gradients = "personal" in e.algorithm.handles, e.gradients
+    personal = "personal" in e.algorithm.handles
 
     def one(a, local, c, state, common):
         x, server = common
@@ -93,7 +140,7 @@ def measure(executor, e, records, server, x, previous, k, rounds, reference) -> 
         if personal:
             mine = a.estimate(server, state)
             own, distance = local.value(mine)[None], jnp.sum((ravel_pytree(mine)[0] - x) ** 2)[None]
-        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(own)) & _all_finite(state)
+        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(own)) & all_finite(state)
         return value, gradient, own, distance, finite
 
     pieces, records, ids, weights = e.population(executor, records)
@@ -137,12 +184,12 @@ def measure(executor, e, records, server, x, previous, k, rounds, reference) -> 
     )
 
 
-def evaluate(executor, e, records, server) -> dict[str, Array]:
+def evaluate(executor, e, evaluations, records, server) -> dict[str, Array]:
     """name → metric of the shared answer on a pool of examples, or of every client's own answer on its own, `[n]`."""
     found = {}
-    if any(evaluation.per_client for evaluation in e.evaluations.values()):
+    if any(evaluation.per_client for evaluation in evaluations.values()):
         pieces, own, ids, _ = e.population(executor, records)
-    for name, evaluation in e.evaluations.items():
+    for name, evaluation in evaluations.items():
         metric = evaluation.metric
         if evaluation.per_client:
 
@@ -183,8 +230,3 @@ POOL = 500
 
 def _context(executor, e: Federation, ids, k=0):
     return executor.share(client_context(e, ids, k, 0, e.algorithm.phases[0]))
-
-
-def _all_finite(tree) -> Bool[Array, ""]:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.asarray(True)

@@ -19,10 +19,11 @@ from thalweg.algorithm.server.base import ClientContext, ClientInfo, Counts, Ser
 from thalweg.algorithm.server.base import Shared as PublicPart
 from thalweg.cohort import Cohort, Draw, Registry
 from thalweg.fleet import Fleet
-from thalweg.message.combine import Clients, Mean, PerClient, Stack, Sum
+from thalweg.message.combine import Clients, Mean, PerClient, PerRow, Rows, Stack, Sum
 from thalweg.message.payload import payload_bytes
 from thalweg.message.stage import Stage
-from thalweg.problem import Problem
+from thalweg.problem.coupling import gathered, scattered
+from thalweg.problem.scattered import Scattered
 
 from .keys import Role, Stream, agent_keys, round_key
 from .pace import Pace, arrivals, budgets
@@ -36,7 +37,7 @@ class Federation(eqx.Module):
     a multiple of the number of devices; with `unroll` clients unroll their loops over local steps.
     """
 
-    problem: Problem
+    problem: Scattered
     algorithm: ServerAlgorithm
     cohort: Cohort
     registry: Registry
@@ -205,12 +206,19 @@ def message_specs(e: Federation, pieces, states, server, phase: str) -> tuple[An
     def exchange(states, server, pieces, key):
         k = jnp.asarray(0, jnp.int32)
         down = e.algorithm.broadcast(server, ServerContext(key, k, phase=phase))
-        down = {name: first(leaf.values) if isinstance(leaf, PerClient) else leaf for name, leaf in down.items()}
+        down = {name: _one_of(leaf, pieces) for name, leaf in down.items()}
         context = first(client_context(e, e.ids[:1], k, 0, phase))
         local = e.problem.local(first(pieces))
         return down, e.algorithm.work(local, first(states), down, context)[1]
 
     return jax.eval_shape(exchange, states, server, pieces, e.key)
+
+
+def _one_of(leaf, pieces):
+    """Of a field of a broadcast, what one client receives."""
+    if isinstance(leaf, PerRow):
+        return leaf.values if pieces.rows is None else leaf.values[pieces.rows[0]]
+    return jax.tree.map(lambda a: a[0], leaf.values) if isinstance(leaf, PerClient) else leaf
 
 
 def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace, scale=None):
@@ -235,6 +243,8 @@ def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"
         rule = e.algorithm.combine[field]
         if isinstance(rule, Mean | Sum):
             aggregate[field] = executor.weighted(f"combine {field}", mean if isinstance(rule, Mean) else weights, message)
+        elif isinstance(rule, Rows):
+            aggregate[field] = _added(executor, e, f"combine {field}", weights, message, draw.members)
         elif isinstance(rule, Clients):
             aggregate[field] = executor.network_role(
                 f"combine {field}", _spread, e.ids, executor.everyone(message), draw.members, arrived
@@ -245,6 +255,19 @@ def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"
     if "x" in sent:
         dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
     return aggregate, counts, dispersion
+
+
+def _added(executor, e: Federation, name: str, weights, message, members):
+    """Σ of those that arrived, row by row."""
+    if e.problem.pieces.rows is None:
+        return executor.weighted(name, weights, message)
+
+    def added(weights, message, rows):
+        each = weights.astype(message.dtype)[:, None]
+        return scattered(jnp.where(each == 0, 0, each * message), rows, e.problem.m)
+
+    rows = executor.everyone(executor.take(e.problem.pieces.rows, members))
+    return executor.network_role(name, added, weights, executor.everyone(message), rows)
 
 
 def _spread(ids, message, members, arrived):
@@ -271,16 +294,23 @@ def as_server(executor, e: Federation, name, k, index, phase, counts, function, 
 
     def one(shared, key, k, counts, server, *rest):
         algorithm, public = eqx.combine(shared, static)
-        return function(algorithm, public, server, ServerContext(key, k, counts, phase), *rest)
+        return function(algorithm, public.at(k), server, ServerContext(key, k, counts, phase), *rest)
 
     return executor.network_role(name, one, shared, key, jnp.asarray(k, jnp.int32), counts, *args)
 
 
 def send_down(executor, e: Federation, when, message, state, members):
     """(pipeline state, what all receive alike, what each receives by itself `[c]`), as the clients decode it."""
-    common = {name: leaf for name, leaf in message.items() if not isinstance(leaf, PerClient)}
-    own = {name: leaf.values for name, leaf in message.items() if isinstance(leaf, PerClient)}
-    own = jax.tree.map(lambda leaf: leaf[members], own)
+    rows = getattr(e.problem.pieces, "rows", None)
+    each = {name: leaf for name, leaf in message.items() if isinstance(leaf, PerClient | PerRow)}
+    common = {name: leaf for name, leaf in message.items() if name not in each}
+    if rows is None:  # everybody touches all rows
+        common |= {name: leaf.values for name, leaf in each.items() if isinstance(leaf, PerRow)}
+        each = {name: leaf for name, leaf in each.items() if name not in common}
+    else:
+        rows = executor.everyone(executor.take(rows, members))
+    pick = lambda leaf: gathered(leaf.values, rows) if isinstance(leaf, PerRow) else leaf.values[members]
+    own = {name: pick(leaf) for name, leaf in each.items()}
     key = jax.random.fold_in(round_key(e.key, Stream.MESSAGE, *when), Role.SERVER)
     state, _, sent = executor.network_role("encode down", lambda s, m, key: e.downlink.encode(s, m, key), state, common, key)
     return state, sent, own

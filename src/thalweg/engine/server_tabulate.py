@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from .loop import Records
-from .tabulate import Columns, host
+from .tabulate import Columns, Traffic, host
 
 
 class ServerTabulator:
@@ -23,40 +23,27 @@ class ServerTabulator:
     def __init__(self, sizes: dict[str, int], weights, optimum: float | None, has_target: bool, keep_agents: bool):
         self.sizes, self.weights = sizes, np.asarray(weights)
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
-        self._counts: dict[str, np.ndarray] = {}
-        self._device: dict[str, np.ndarray] = {}
+        self._traffic = Traffic(keep_agents)
 
     def resume(self, counters: Any, local: Any) -> None:
         """Go on counting from `counters` (None: from nothing), at the device's 32-bit counters."""
-        pick = lambda name: np.asarray(getattr(local, name), np.uint32)
-        summed = lambda column: column if self.keep_agents else column.sum(keepdims=True, dtype=np.uint32)
-        self._device = {name: summed(pick(name)) for name in ("sent", "received")}
-        given = counters or {name: np.zeros(len(column), np.int64) for name, column in self._device.items()}
-        self._counts = {name: np.asarray(given[name], np.int64) for name in self._device}
+        self._traffic.resume(counters, local)
 
     @property
     def counters(self) -> dict[str, list[int]]:
         """What `resume` wants."""
-        return {name: column.tolist() for name, column in self._counts.items()}
+        return self._traffic.counters
 
     @property
     def traffic(self) -> tuple[np.ndarray, np.ndarray]:
         """Messages (sent, received) so far, `[n]`, or `[1]` for all clients together."""
-        return self._counts["sent"], self._counts["received"]
+        return self._traffic.now
 
     def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
         """(scalars `[count]`, per client `[count, n]`)."""
         rows = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
         snapshot, vitals = rows.snapshot, rows.vitals
-        totals = {}
-        for name in ("sent", "received"):
-            # The device counts modulo 2³²; differences between records are right whatever the total.
-            column = getattr(rows, name)
-            steps = np.diff(np.concatenate([self._device[name][None], column]), axis=0).astype(np.int64)
-            totals[name] = self._counts[name] + np.cumsum(steps, axis=0)
-            if count:
-                self._counts[name], self._device[name] = totals[name][-1], column[-1]
-        sent, received = totals["sent"], totals["received"]
+        sent, received = self._traffic.count(rows, count)
         scalars = {
             "round": rows.round.astype(np.int64),
             "clock": rows.clock.astype(float),

@@ -2,6 +2,9 @@
 
 import dataclasses
 import hashlib
+import platform
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from thalweg.observe import History
-from thalweg.problem import Problem
+from thalweg._version import __version__
+from thalweg.observe import History, Outcome, describe
+from thalweg.problem.scattered import Scattered
 
 from . import checkpoint as checkpoints
 from . import refusals
 from .debug import Debug
-from .driver import Run
+from .driver import Run, drive
+from .progress import watch
 from .simulated import EventDriven, Sharded, Simulated
 from .stop import Stop
+from .tracking import Tracking
 
 ENGINES = {"simulated": Simulated, "debug": Debug, "sharded": Sharded, "event-driven": EventDriven}
 # A run whose estimates are this many times larger than at the start has diverged.
@@ -89,12 +95,12 @@ def size_limit(first) -> jax.Array:
     return jnp.asarray(DIVERGENCE * (1 + np.sqrt(np.mean(np.sum(np.square(first, dtype=np.float64), axis=1)))), first.dtype)
 
 
-def unraveller(problem: Problem):
+def unraveller(problem: Scattered):
     """Row `[d]` → x, in the structure of x0."""
     return ravel_pytree(problem.x0)[1]
 
 
-def target_row(reference: Any, problem: Problem):
+def target_row(reference: Any, problem: Scattered):
     """x* as a row; NaN when there is none."""
     flat = ravel_pytree(problem.x0)[0]
     if reference is None:
@@ -129,3 +135,81 @@ def open_folder(run: Run, folder: Path, identity, resume: bool, tabulate: Any) -
     run.seconds, run.compile_seconds = meta["seconds"], meta["compile_seconds"]
     run.rules = dataclasses.replace(run.rules, every=jnp.asarray(meta["every"], jnp.int32))
     tabulate.resume(meta["messages"], run.local)
+
+
+def execute(
+    run: Run,
+    rounds: int,
+    *,
+    every: int | np.integer | None,
+    checkpoint: str | Path | None,
+    resume: bool,
+    identity: dict[str, Any],
+    tabulate: Any,
+    said: Sequence[str],
+    names: tuple[str, ...],
+    config: dict[str, Any],
+    stop: Stop | None,
+    progress: Any,
+    trackers: Sequence[Any],
+    depth: int = 3,
+) -> tuple[Outcome, str, Tracking]:
+    """Drive a run that is set up, or what its folder holds of it, to its end.
+
+    `every` is the user's, None where left open; warnings point at the user, `depth` frames up.
+    """
+    if checkpoint is not None:
+        open_folder(run, Path(checkpoint), identity, resume, tabulate)
+        _check_resumed(run, rounds, every)
+    elif resume:
+        raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
+    for text in said:
+        warnings.warn(text, RuntimeWarning, stacklevel=depth)
+    meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
+    tracking = Tracking(trackers, config, run.history, int(run.rules.every))
+    folder = None if checkpoint is None else Path(checkpoint)
+    with watch(progress, rounds) as show, tracking:
+        outcome, reason = drive(run, rounds, tracking.beside(show), folder, meta, tabulate, names, stop)
+        tracking.update(run.history)
+    return outcome, reason, tracking
+
+
+def _check_resumed(run: Run, rounds: int, every: int | None) -> None:
+    """What was asked for fits what the folder holds."""
+    if run.round > rounds:
+        raise ValueError(f"solve(resume=True, rounds={rounds}): the run is at round {run.round} already; pass more rounds")
+    if every is not None and int(every) != int(run.rules.every):
+        raise ValueError(
+            f"solve(resume=True, every={every}): the run is recorded every {int(run.rules.every)} rounds; leave `every` out, or "
+            "pass the same"
+        )
+
+
+def identified(problem: Scattered, algorithm: Any, seed: int, engine: Any, start: Any, **others: Any) -> dict[str, Any]:
+    """What a checkpoint must agree with to be continued; `others` is told apart by name as well."""
+    return {
+        "problem": problem.fingerprint(),
+        "algorithm": f"{describe(algorithm)} {digest_of(algorithm)}",
+        "seed": seed,
+        "deterministic": engine.deterministic,
+        "start": "x0" if start is None else digest_of(getattr(start, "records", start)),
+        **others,
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """Of every run's config: the machine and the versions."""
+    versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {"machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)", "versions": versions}
+
+
+def stated(problem: Scattered, kind: str, algorithm: Any, stop: Stop | None, rounds: int, seed: int) -> dict[str, Any]:
+    """Of every run's config: what was asked for."""
+    return {
+        "problem": f"{type(problem).__name__}: {problem.n} {kind}, {problem.size} variables, {problem.dtype}",
+        "fingerprint": problem.fingerprint(),
+        "algorithm": describe(algorithm),
+        "stop": "none" if stop is None else describe(stop),
+        "rounds": rounds,
+        "seed": seed,
+    }

@@ -1,9 +1,7 @@
 """`solve`: one verb for every problem, algorithm, network, pipeline, engine and stop rule."""
 
 import dataclasses
-import platform
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg._version import __version__
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.algorithm.step import localise, traced
@@ -20,25 +17,25 @@ from thalweg.fleet import Fleet
 from thalweg.message.payload import HEADER_BYTES, payload_bytes
 from thalweg.message.stage import Identity, Stage
 from thalweg.network import Network
-from thalweg.observe import History, Ledger, Result, describe
+from thalweg.observe import History, Ledger, Result
 from thalweg.observe.trackers import Tracker
-from thalweg.problem import Problem
+from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
 from .combining import weight_kinds
 from .debug import Debug
-from .driver import Run, drive
+from .driver import Run
 from .epoch import bring
 from .facts import gather_facts
 from .federate import federate
 from .loop import Rules
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
-from .progress import watch
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tabulate import Tabulator
-from .tracking import Tracking, checked_trackers
+from .tracking import checked_trackers
+from .trade import trade
 from .world import make_setting, make_world
 
 # Above this many values per record the history keeps no row per agent.
@@ -49,7 +46,7 @@ _DRAWN_FACTS = (
 
 
 def solve(
-    problem: Problem,
+    problem: Problem | Coupled,
     algorithm: PeerAlgorithm | ServerAlgorithm,
     network: Network | None = None,
     *,
@@ -115,6 +112,18 @@ def solve(
                 f"solve: {type(algorithm).__name__} has a server, got network=, link= or report=, which peers have; expected "
                 "solve(problem, algorithm, uplink=…, downlink=…, fleet=…, evaluate=…)"
             )
+        if isinstance(problem, Coupled):
+            if evaluate is not None:
+                raise TypeError(
+                    "solve: got evaluate=, which asks about one answer for all, with a Coupled problem; leave it out"
+                )
+            refusals.check_kind(problem, algorithm)
+            return trade(
+                problem, algorithm, rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink,
+                fleet=fleet, engine=engine, deterministic=deterministic, reference=reference, ids=ids, start=start,
+                checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
+            )  # fmt: skip
+        refusals.check_kind(problem, algorithm)
         return federate(
             problem, algorithm, rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, fleet=fleet,
             evaluate=evaluate, engine=engine, deterministic=deterministic, reference=reference, ids=ids, start=start,
@@ -148,7 +157,7 @@ def solve(
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     rounds, seed = int(rounds), int(seed)
-    every = int(every or max(1, rounds // 200))
+    asked_every, every = every, int(every or max(1, rounds // 200))
     target = setup.target_row(reference, problem)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
@@ -158,15 +167,12 @@ def solve(
         report=tuple(report),
         keep_agents=keep,
     )
-    identity = {
-        "problem": problem.fingerprint(),
-        "algorithm": f"{describe(algorithm)} {setup.digest_of(algorithm)}",
-        "network": f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
-        "seed": seed,
-        "columns": f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
-        "link": f"{experiment.link!r} {setup.digest_of(experiment.link)}",
-        "deterministic": engine.deterministic,
-    }
+    identity = setup.identified(
+        problem, algorithm, seed, engine, start,
+        network=f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
+        columns=f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
+        link=f"{experiment.link!r} {setup.digest_of(experiment.link)}",
+    )  # fmt: skip
     began = time.monotonic()
     local, shared = engine.begin(experiment, rules)
     if start is not None:
@@ -181,20 +187,12 @@ def solve(
     tabulate = Tabulator(problem.n * problem.weights, message_bytes, optimum, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), local)
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
-    folder = None if checkpoint is None else Path(checkpoint)
-    if folder is not None:
-        setup.open_folder(run, folder, identity, resume, tabulate)
-    elif resume:
-        raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
-    for text in said:
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
-    meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
     config = _config(asked, algorithm, network, engine, seed, stop, rounds, facts)
-    tracking = Tracking(trackers, config, run.history, int(run.rules.every))
-    with watch(progress, rounds) as show, tracking:
-        outcome, reason = drive(run, rounds, tracking.beside(show), folder, meta, tabulate, names, stop)
-        tracking.update(run.history)
+    outcome, reason, tracking = setup.execute(
+        run, rounds, every=asked_every, checkpoint=checkpoint, resume=resume, identity=identity, tabulate=tabulate, said=said,
+        names=names, config=config, stop=stop, progress=progress, trackers=trackers,
+    )  # fmt: skip
     unravel = setup.unraveller(problem)
     estimates = run.engine.estimates(experiment, run.local, run.shared)
     result = Result(
@@ -256,17 +254,9 @@ def _graph(network: Network) -> dict[str, Any]:
 
 
 def _config(problem, algorithm, network, engine, seed, stop, rounds, facts) -> dict[str, Any]:
-    versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    return {
-        "problem": f"{type(problem).__name__}: {problem.n} agents, {problem.size} variables, {problem.dtype}",
-        "fingerprint": problem.fingerprint(),
-        "algorithm": describe(algorithm),
+    return setup.stated(problem, "agents", algorithm, stop, rounds, seed) | {
         "network": repr(network),
         "engine": f"{engine.name}{', deterministic' if engine.deterministic else ''}",
-        "stop": "none" if stop is None else describe(stop),
-        "rounds": rounds,
-        "seed": seed,
         "constants": f"L = {facts.smoothness or float('nan'):.4g}, μ = {facts.strong_convexity:.4g} ({facts.source})",
-        "machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)",
-        "versions": versions,
+        **setup.surroundings(),
     }

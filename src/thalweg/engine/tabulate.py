@@ -77,3 +77,44 @@ def host(leaf) -> np.ndarray:
     """On the host; floats that NumPy does not know by itself (bfloat16) as float32, for files and data frames."""
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+class Traffic:
+    """Messages between clients and a server, counted from the device's counters.
+
+    The device counts modulo 2³²; differences between records are right whatever the total.
+    """
+
+    def __init__(self, keep_agents: bool):
+        self.keep_agents = keep_agents
+        self._counts: dict[str, np.ndarray] = {}
+        self._device: dict[str, np.ndarray] = {}
+
+    def resume(self, counters: Any, local: Any) -> None:
+        """Go on counting from `counters` (None: from nothing), at the device's 32-bit counters."""
+        pick = lambda name: np.asarray(getattr(local, name), np.uint32)
+        summed = lambda column: column if self.keep_agents else column.sum(keepdims=True, dtype=np.uint32)
+        self._device = {name: summed(pick(name)) for name in ("sent", "received")}
+        given = counters or {name: np.zeros(len(column), np.int64) for name, column in self._device.items()}
+        self._counts = {name: np.asarray(given[name], np.int64) for name in self._device}
+
+    @property
+    def counters(self) -> dict[str, list[int]]:
+        """What `resume` wants."""
+        return {name: column.tolist() for name, column in self._counts.items()}
+
+    @property
+    def now(self) -> tuple[np.ndarray, np.ndarray]:
+        """Messages (sent, received) so far, `[n]`, or `[1]` for all clients together."""
+        return self._counts["sent"], self._counts["received"]
+
+    def count(self, rows: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(sent, received) up to each of these records, `[count, n]`."""
+        totals = {}
+        for name in ("sent", "received"):
+            column = getattr(rows, name)
+            steps = np.diff(np.concatenate([self._device[name][None], column]), axis=0).astype(np.int64)
+            totals[name] = self._counts[name] + np.cumsum(steps, axis=0)
+            if count:
+                self._counts[name], self._device[name] = totals[name][-1], column[-1]
+        return totals["sent"], totals["received"]

@@ -1,11 +1,11 @@
 """What travels: combine rules, the wire format, and stages between an algorithm and the wire."""
 
-from .combine import Clients, Combine, Edges, Mean, Mix, Neighbours, PerClient, Pull, Push, Rows, Stack, Sum, Summed
+from .combine import Clients, Combine, Edges, Mean, Mix, Neighbours, PerClient, PerRow, Pull, Push, Rows, Stack, Sum, Summed
 from .payload import HEADER_BYTES, PROJECTIONS, pack, payload_bytes, unpack
 from .stage import Cast, Chain, Identity, Stage, cast, chain, identity
 
 __all__ = [
     "HEADER_BYTES", "PROJECTIONS", "Cast", "Chain", "Clients", "Combine", "Edges", "Identity", "Mean", "Mix", "Neighbours",
-    "PerClient", "Pull", "Push", "Rows", "Stack", "Stage", "Sum", "Summed", "cast", "chain", "identity", "pack", "payload_bytes",
-    "unpack",
+    "PerClient", "PerRow", "Pull", "Push", "Rows", "Stack", "Stage", "Sum", "Summed", "cast", "chain", "identity", "pack",
+    "payload_bytes", "unpack",
 ]  # fmt: skip

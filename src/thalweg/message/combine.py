@@ -66,7 +66,13 @@ class PerClient(eqx.Module):
 
 
 class Rows(Combine):
-    """Server: sparse coupling. A message is the entries of the rows that an agent touches, summed by row in id order."""
+    """Server: Σ over those that arrived, row by row, in order of id. A message `[r]` has the rows that its sender touches."""
+
+
+class PerRow(eqx.Module):
+    """In a broadcast: `values [m, ...]`, of which each client receives the entries of the rows that it touches, `[r, ...]`."""
+
+    values: Any
 
 
 class Summed(NamedTuple):

@@ -32,6 +32,10 @@ class Result:
         warnings: what was said before the run.
         records: the agents' records, to continue from with `solve(start=result)`; None if read from a folder.
         ids: `[n]` the agents' ids, by which a later epoch knows them.
+
+    Of a coupled problem `x` and `agents` are the agents' plans, with a leading axis n, and there are also
+        price: `[m]`.
+        certificate: how good price and plans are (`tw.certify`), checked after the run without the method.
     """
 
     x: Any
@@ -49,6 +53,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     records: Any = dataclasses.field(default=None, repr=False)
     ids: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    price: np.ndarray | None = None
+    certificate: Any = None
 
     @property
     def converged(self) -> bool:
@@ -62,6 +68,9 @@ class Result:
         lines = [("outcome", f"{self.outcome.value}: {self.reason}"), ("rounds", f"{self.rounds:,}")]
         for name, label in (
             ("objective", "objective"),
+            ("violation", "violation of the rows"),
+            ("dual", "cost at least"),
+            ("duality_gap", "relative duality gap"),
             ("gap", "gap to the optimum"),
             ("error", "distance to the optimum"),
             ("consensus_error", "consensus error"),
@@ -73,6 +82,10 @@ class Result:
                 and not (name == "consensus_error" and has_server(self) and not last[name])
             ):
                 lines.append((label, show(name)))
+        if self.price is not None:
+            shown = ", ".join(f"{value:.6g}" for value in self.price[:6])
+            lines.append(("price", shown + (f", … ({len(self.price)} rows)" if len(self.price) > 6 else "")))
+            lines.append(("certificate", str(self.certificate)))
         lines += [(name, show(name)) for name in evaluated(self) if name in last]
         lines += extremes(self)
         sent, n = self.ledger.bytes, members(self)

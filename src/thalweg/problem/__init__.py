@@ -3,11 +3,14 @@
 from thalweg.problem import losses
 from thalweg.problem.alone import Alone, Feasibility, alone, feasibility
 from thalweg.problem.base import Local, Problem
+from thalweg.problem.certificate import Certificate, certify
 from thalweg.problem.consensus import Consensus
 from thalweg.problem.constants import Constants, estimate_constants
+from thalweg.problem.coupled import Coupled
 from thalweg.problem.empirical_risk import EmpiricalRisk
 from thalweg.problem.heterogeneity import Heterogeneity, heterogeneity
 from thalweg.problem.measurements import Measurements
+from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.quadratic import quadratic
 from thalweg.problem.reference import Reference, reference
 from thalweg.problem.regularizer import (
@@ -21,23 +24,31 @@ from thalweg.problem.regularizer import (
     regularizer,
     simplex,
 )
+from thalweg.problem.respond import ClosedForm, Descent, InteriorPoint
 from thalweg.problem.streamed import StreamedRisk
 
 __all__ = [
     "Alone",
+    "Certificate",
+    "ClosedForm",
     "Consensus",
     "Constants",
+    "Coupled",
+    "Descent",
     "EmpiricalRisk",
     "Feasibility",
     "Heterogeneity",
+    "InteriorPoint",
     "Local",
     "Measurements",
+    "Polyhedron",
     "Problem",
     "Reference",
     "Regularizer",
     "StreamedRisk",
     "alone",
     "box",
+    "certify",
     "elastic_net",
     "estimate_constants",
     "feasibility",

@@ -8,10 +8,7 @@ Axes: `n` agents.
 """
 
 import abc
-import dataclasses
-import functools
-import hashlib
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,9 +18,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from thalweg.problem.constants import Constants, Known, Memo, complete
 from thalweg.problem.regularizer import Regularizer, check_step
+from thalweg.problem.scattered import Scattered
 
 Scalar = Float[Array, ""]
-P = TypeVar("P", bound="Problem")
 
 
 def scaled(tree: PyTree, scale: Any) -> PyTree:
@@ -82,22 +79,14 @@ class Local(eqx.Module):
         return self._prox(v, step, v if x_init is None else x_init)
 
 
-class Problem(eqx.Module):
+class Problem(Scattered):
     """minimise Σ_i w_i f_i(x) + r(x) over n agents; each f_i is known to agent i alone.
 
     Attributes:
-        pieces: what the agents hold; every leaf has a leading axis n. An argument of compiled code, never a constant.
-        x0: the starting point, the same for all; its structure, shapes and dtypes are those of x everywhere.
-        weights: float64 `[n]`, w_i.
-        regularizer: r, or None.
-        names: the agents' names, or None.
+        regularizer: r, or None. Else as `Scattered`.
     """
 
-    pieces: eqx.AbstractVar[PyTree]
-    x0: eqx.AbstractVar[PyTree]
-    weights: eqx.AbstractVar[np.ndarray]
     regularizer: eqx.AbstractVar[Regularizer | None]
-    names: eqx.AbstractVar[tuple[str, ...] | None]
     memo: eqx.AbstractVar[Memo]
 
     @abc.abstractmethod
@@ -111,34 +100,6 @@ class Problem(eqx.Module):
     def __repr__(self) -> str:
         term = "" if self.regularizer is None else f", r = {self.regularizer}"
         return f"{type(self).__name__}({self.n} agents, {self.size} variables, {self.dtype}{term})"
-
-    @property
-    def n(self) -> int:
-        """Number of agents."""
-        return len(self.weights)
-
-    @property
-    def dtype(self) -> Any:
-        """The floating dtype of x (the widest, where leaves differ)."""
-        return jnp.result_type(*jax.tree.leaves(self.x0))
-
-    @property
-    def size(self) -> int:
-        """Number of scalars in x."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.x0))
-
-    @property
-    def drifts(self) -> bool:
-        """Whether the problem changes from round to round."""
-        return False
-
-    def at(self: P, k: Any) -> P:
-        """The problem of round `k`; itself, unless it drifts."""
-        return self
-
-    def with_pieces(self: P, pieces: PyTree) -> P:
-        """The same problem over other pieces of equal structure (traced, sharded, or of fewer agents)."""
-        return eqx.tree_at(lambda problem: problem.pieces, self, pieces)
 
     def folded(self) -> "Problem":
         """The same problem with a smooth r merged into every f_i, for methods without a prox.
@@ -193,43 +154,6 @@ class Problem(eqx.Module):
     def strong_convexity(self) -> np.ndarray:
         """Moduli μ_i of strong convexity of φ_i, `[n]`."""
         return self.constants.strong_convexity
-
-    def fingerprint(self) -> str:
-        """SHA-256 over data, weights, start, regulariser, structure and dtypes; another problem has another one.
-
-        Functions enter by their qualified names, so that a checkpoint survives a new interpreter.
-        """
-        digest = hashlib.sha256()
-        _digest(self, digest)
-        return digest.hexdigest()
-
-
-def _digest(value: Any, digest: Any) -> None:
-    """Feed `value` and everything in it to `digest`, in an order that does not depend on the process."""
-    if isinstance(value, Memo):
-        return
-    digest.update(f"{type(value).__qualname__}(".encode())
-    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        array = np.asarray(value)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            digest.update(f"{field.name}=".encode())
-            _digest(getattr(value, field.name), digest)
-    elif isinstance(value, dict):
-        for key in sorted(value, key=repr):
-            digest.update(f"{key!r}:".encode())
-            _digest(value[key], digest)
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            _digest(entry, digest)
-    elif isinstance(value, functools.partial):
-        _digest([value.func, value.args, value.keywords], digest)
-    elif callable(value):
-        digest.update(getattr(value, "__qualname__", type(value).__qualname__).encode())
-    else:
-        digest.update(repr(value).encode())
-    digest.update(b")")
 
 
 def _smooth_part(problem: Problem, x: PyTree) -> Scalar:

@@ -79,6 +79,20 @@ def normalised_weights(weights: Any, n: int, names: Sequence[str] | None) -> np.
     return array / array.sum()
 
 
+def vector(value: Any, n: int, what: str) -> np.ndarray | None:
+    """A constant of the user's, a number or one per agent, as float64 `[n]`; None stays.
+
+    Raises:
+        ValueError: wrong shape, negative or NaN.
+    """
+    if value is None:
+        return None
+    array = np.asarray(value, np.float64)
+    if array.shape not in ((), (n,)) or not np.all(array >= 0):
+        raise ValueError(f"{what}: got {value}, expected a number ≥ 0, or {n} of them, one per agent")
+    return np.broadcast_to(array, (n,)).copy()
+
+
 def host(tree: PyTree) -> PyTree:
     """Leaves as NumPy arrays."""
     return jax.tree.map(np.asarray, tree)

@@ -141,12 +141,16 @@ class Box(Regularizer):
     smooth: bool = eqx.field(static=True, default=False)
     indicator: bool = eqx.field(static=True, default=True)
 
+    def bounds(self, x: PyTree) -> tuple[PyTree, PyTree]:
+        """(low, high), each like x."""
+        return _bound_like(self.low, x), _bound_like(self.high, x)
+
     def value(self, x):
-        low, high = _bound_like(self.low, x), _bound_like(self.high, x)
+        low, high = self.bounds(x)
         return _indicator(jax.tree.map(lambda v, a, b: jnp.maximum(a - v, v - b), x, low, high))
 
     def _prox(self, v, step):
-        return jax.tree.map(jnp.clip, v, _bound_like(self.low, v), _bound_like(self.high, v))
+        return jax.tree.map(jnp.clip, v, *self.bounds(v))
 
 
 def _bound_like(bound: PyTree, x: PyTree) -> PyTree:

@@ -91,11 +91,23 @@ class ClientInfo(eqx.Module):
 
 
 class Shared(eqx.Module):
-    """The public part of a problem: r with its prox (`Zero` where there is none), the clients' number n and weights w `[n]`."""
+    """The public part of a problem.
+
+    Attributes:
+        regularizer: r with its prox, `Zero` where there is none.
+        n: number of clients.
+        weights: `[n]` w_i.
+        coupling: the rows of a coupled problem: its totals, and which prices are allowed.
+    """
 
     regularizer: Any
     n: int = eqx.field(static=True)
     weights: Float[Array, " n"] | None = None
+    coupling: Any = None
+
+    def at(self, k: Any) -> "Shared":
+        """The public part in round `k`."""
+        return self if self.coupling is None else eqx.tree_at(lambda s: s.coupling, self, self.coupling.at(k))
 
 
 class ServerAlgorithm(eqx.Module, Generic[State]):
@@ -106,10 +118,11 @@ class ServerAlgorithm(eqx.Module, Generic[State]):
 
     Class attributes:
         combine: rule for each field of the uplink message: `Mean()` (an estimate of Σ_i w_i m_i over the population),
-            `Sum()` (Σ w_i m_i over those that arrived, for contributions that the server accumulates), or `Clients()`.
+            `Sum()` (Σ w_i m_i over those that arrived, for contributions that the server accumulates), `Rows()`, or `Clients()`.
         phases: names of the message exchanges of one round, each with its own messages.
         needs: what must hold: "smooth", "strongly_convex", "everyone" (full participation).
-        handles: what it can use beyond gradients: "regularizer" (through its prox), "partial_work", "personal".
+        handles: what it can use beyond gradients: "regularizer" (through its prox), "partial_work", "personal"; "prices" where it
+            solves coupled problems: then the shared answer is the price, and a client's own is its plan.
         exact_under: of "partial" (a part of the clients in each round), "dropout" (lost uplinks), "local_steps"
             (several local steps), each only if the claim survives it on clients that differ.
     """
@@ -137,7 +150,8 @@ class ServerAlgorithm(eqx.Module, Generic[State]):
 
     @abc.abstractmethod
     def broadcast(self, server, context: ServerContext) -> Message:
-        """What the server sends to the cohort. A field `PerClient(values)` gives every client its own entry alone."""
+        """What the server sends to the cohort. `PerClient(values)` gives every client its own entry alone, `PerRow(values)`
+        those of the rows that it touches."""
 
     @abc.abstractmethod
     def work(self, local, client: State, received: Message, context: ClientContext) -> tuple[State, Message, ClientInfo]:

@@ -1,0 +1,77 @@
+"""Dual ascent: the price rises where too much is asked for, and falls where too little."""
+
+from typing import Any, ClassVar
+
+from jaxtyping import Array, Float
+
+from thalweg.algorithm.base import Claims, Facts
+from thalweg.algorithm.server.base import ClientContext, ServerAlgorithm, ServerContext
+from thalweg.algorithm.step import Real
+from thalweg.cohort import Cohort
+from thalweg.message.combine import Combine, PerRow, Rows
+
+from .plan import Market, Plan, residuals, told
+from .steps import check_rows, row_steps
+
+
+class DualAscent(ServerAlgorithm[Plan]):
+    """Dual ascent (tâtonnement): gradient ascent on the dual function, whose gradient is Σ_i g_i(x_i) − b,
+
+        agent          x_i ← argmin_x∈X_i f_i(x) + ⟨λ, g_i(x)⟩
+        price-setter   λ ← Π(λ + α (Σ_i g_i(x_i) − b))
+
+    with Π onto the prices that a row's sense allows. With M = Σ A_i H_i⁻¹ A_iᵀ it converges for 0 < α < 2/λmax(M), by the factor
+    (κ − 1)/(κ + 1) at best, κ that of M. An agent sends the change of its quantity against the last one that was accepted: who
+    does not answer keeps its plan.
+
+    Needs strongly convex costs: else best responses jump, and no plan of a price is feasible. (`ExchangeADMM`, `DualSubgradient`.)
+
+    Args:
+        cohort: who answers in a round: a `tw.cohort` rule, a number of agents, or None for everybody.
+        step_size: α, a number or `[m]`, one per row. Default: 1/(ω M_jj) of row j, with ω = λmax(D^−½ M D^−½), D = diag(M): the
+            bound's half, whatever the rows' units.
+
+    Leon Walras, *Éléments d'économie politique pure*, 1874; Kenneth Arrow, Leonid Hurwicz, Hirofumi Uzawa, *Studies in linear
+    and non-linear programming*, 1958.
+    """
+
+    cohort: Cohort | int | None = None
+    step_size: Real | Float[Array, " m"] | None = None
+
+    combine: ClassVar[dict[str, Combine]] = {"quantity": Rows()}
+    needs: ClassVar[frozenset[str]] = frozenset({"strongly_convex"})
+    handles: ClassVar[frozenset[str]] = frozenset({"prices"})
+    exact_under: ClassVar[frozenset[str]] = frozenset({"partial", "dropout"})
+    claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="gradient ascent on a smooth concave function")
+
+    def __check_init__(self):
+        check_rows(self, "step_size")
+
+    def resolve(self, facts: Facts) -> "DualAscent":
+        return row_steps(self, facts)
+
+    def step_bound(self, facts: Facts):
+        """2/λmax(M)."""
+        return 2 / facts.pricing.largest
+
+    def init_server(self, shared, x0) -> Market:
+        return Market.first(shared)
+
+    def init_client(self, local, x0, context: ClientContext) -> Plan:
+        return Plan.first(local, x0)
+
+    def broadcast(self, server: Market, context: ServerContext):
+        return {"price": PerRow(server.price)}
+
+    def work(self, local, client: Plan, received, context: ClientContext):
+        answer = local.respond(received["price"], client.x)
+        change = answer.quantity - client.quantity
+        return Plan(answer.x, answer.quantity), {"quantity": change}, told(local, client.x, answer)
+
+    def update(self, shared, server: Market, aggregate, context: ServerContext):
+        quantity = server.quantity + aggregate["quantity"]
+        price = shared.coupling.project(server.price + self.step_size * (quantity - shared.coupling.total))
+        return Market(price, quantity), residuals(shared, quantity)
+
+    def estimate(self, server: Market, client: Plan | None) -> Any:
+        return server.price if client is None else client.x

@@ -1,0 +1,101 @@
+"""How good a price and plans are, checked without the method that found them.
+
+Axes: `n` agents, `m` rows of the coupling.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from thalweg.problem.coupled import Coupled
+from thalweg.problem.coupling import heard
+from thalweg.problem.polyhedron import Polyhedron
+from thalweg.problem.respond import minus, norm
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Certificate:
+    """The conditions of Karush, Kuhn and Tucker, number by number; all are 0 at an optimum.
+
+    Attributes:
+        objective: Σ f_i(x_i), to be read beside `violation` only.
+        dual: a lower bound of the optimal cost, valid whatever the plans: from a full sweep of best responses at the price;
+            −∞ where none can be proved.
+        gap: objective − dual. `relative_gap`: over max(1, |dual|).
+        violation: max_j |excess_j| / max(1, |b_j|).
+        outside: how far the worst plan is from its own X_i.
+        slackness: max_j |λ_j (Σ g − b)_j| of the inequalities.
+        stationarity: max_i ‖x_i − prox(x_i − ∇_x(f_i + ⟨λ, g_i⟩)(x_i))‖, NaN over polyhedra, which have no prox.
+        worst: the agent at which it is attained.
+    """
+
+    objective: float
+    dual: float
+    gap: float
+    violation: float
+    outside: float
+    slackness: float
+    stationarity: float
+    worst: int
+
+    @property
+    def relative_gap(self) -> float:
+        """gap / max(1, |dual|)."""
+        return self.gap / max(1.0, abs(self.dual))
+
+    def holds(self, gap: float | int = 1e-6, violation: float | int = 1e-6) -> bool:
+        """Whether relative gap, violation of the rows and of the agents' own sets are at most these."""
+        return abs(self.relative_gap) <= gap and max(self.violation, self.outside) <= violation
+
+    def __str__(self) -> str:
+        if np.isfinite(self.dual):
+            bound = f"cost at least {self.dual:.6g}, relative gap {self.relative_gap:.2g}"
+        else:
+            bound = "no certificate: no lower bound could be proved"
+        return (
+            f"{bound}; violation {self.violation:.2g}, outside own sets {self.outside:.2g}, slackness {self.slackness:.2g}, "
+            f"stationarity {self.stationarity:.2g}"
+        )
+
+
+def certify(problem: Coupled, price: Any, plans: PyTree) -> Certificate:
+    """The certificate of `plans` (leading axis n) at `price` `[m]`; one sweep of best responses."""
+    price = jnp.asarray(price, problem.dtype)
+    dual, _ = problem.dual(price)
+    value, outside, residual = _conditions(problem, price, plans)
+    quantity = problem.quantity(plans)
+    objective, residual = float(jnp.sum(value)), np.asarray(residual)
+    worst = int(np.nanargmax(residual)) if np.isfinite(residual).any() else 0
+    return Certificate(
+        objective=objective,
+        dual=float(dual),
+        gap=objective - float(dual),
+        violation=float(problem.coupling.violation(quantity)),
+        outside=float(jnp.max(outside)),
+        slackness=float(problem.coupling.slackness(price, quantity)),
+        stationarity=float(residual[worst]),
+        worst=worst,
+    )
+
+
+@eqx.filter_jit
+def _conditions(problem: Coupled, price, plans):
+    """Per agent: f_i(x_i), distance to X_i, prox-gradient residual."""
+
+    def one(piece, x):
+        local = problem.local(piece)
+        r = local.feasible
+        value = local.value(x)
+        if isinstance(r, Polyhedron):
+            return value, r.violation(x), jnp.full_like(value, jnp.nan)
+        gradient = jax.grad(local.lagrangian)(x, heard(price, piece.rows))
+        stepped = r.prox(jax.tree.map(lambda v, g: v - g, x, gradient), 1.0)
+        outside = norm(minus(x, r.prox(x, 1.0))) if r.indicator else jnp.zeros_like(value)
+        return value, outside, norm(minus(x, stepped))
+
+    return jax.vmap(one)(problem.pieces, plans)

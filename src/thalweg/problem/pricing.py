@@ -1,0 +1,135 @@
+"""Constants of the dual of a coupled problem: how fast quantities respond to prices.
+
+    D(λ) = Σ_i min_x∈X_i f_i(x) + ⟨λ, g_i(x)⟩ − ⟨λ, b⟩,   −∇²D ≼ M = Σ_i A_i H_i⁻¹ A_iᵀ
+
+with A_i = ∂g_i and H_i = ∇²f_i (constraints only slow the response). Dual ascent is stable for steps below 2/λmax(M).
+
+Axes: `n` agents, `m` rows, `r` rows that one agent touches, `d` variables of one agent.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from thalweg.problem.coupling import scattered
+
+if TYPE_CHECKING:
+    from thalweg.problem.coupled import Coupled
+
+# Up to this many rows M is formed; above, and with sparse rows, it is bounded by its diagonal.
+DENSE_ROWS = 512
+# Agents whose derivatives are held at once, in numbers.
+NUMBERS_AT_ONCE = 20_000_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pricing:
+    """Constants of the dual.
+
+    Attributes:
+        smoothness, strong_convexity: `[n]` L_i and μ_i of the f_i.
+        gain: `[n]` ‖A_i‖².
+        diagonal: `[m]` M_jj; infinite where somebody's cost is not strongly convex.
+        largest: λmax(M), or a bound.
+        scaled: λmax(D^−½ M D^−½) with D the diagonal, or a bound: at most the number of rows that an agent touches.
+        touched: how many rows one agent touches at most; touching: `[m]` how many agents touch a row.
+        lowest: `[n]` the smallest curvature that was seen, negative where a cost is not convex.
+        total: `[m]` b.
+        source: "exact" (quadratic costs, affine coupling), "given", or "estimated" (from second derivatives at a few points).
+        convex: whether no negative curvature was seen.
+    """
+
+    smoothness: np.ndarray
+    strong_convexity: np.ndarray
+    gain: np.ndarray
+    diagonal: np.ndarray
+    largest: float
+    scaled: float
+    touched: int
+    touching: np.ndarray
+    lowest: np.ndarray
+    total: np.ndarray
+    source: str
+    convex: bool
+
+
+def pricing(problem: "Coupled") -> Pricing:
+    """See `Pricing`. In float64, from derivatives at x0 and at two random points around it."""
+    given_L, given_mu = problem.curvature
+    start, unravel = ravel_pytree(problem.x0)
+    d, r = start.shape[0], problem.pieces.share.shape[1]
+    dense = problem.pieces.rows is None and problem.m <= DENSE_ROWS
+    spread = 0.1 * (1 + float(jnp.abs(start).max(initial=0)))
+    points = [start, *(start + spread * jax.random.normal(jax.random.key(s), start.shape, start.dtype) for s in range(2))]
+    needs_hessian = given_mu is None or given_L is None
+
+    def one(args):
+        piece, mu = args
+        local = problem.local(piece)
+        cost = lambda row: local.value(unravel(row))
+        A = jax.jacobian(lambda row: local.quantity(unravel(row)))(start)
+        bend = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
+        if needs_hessian:
+            H = [jax.hessian(cost)(point) for point in points]
+            values, basis = jnp.linalg.eigh(H[0])
+            extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
+            low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
+            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0])) / (1 + high))
+            floor = d * jnp.finfo(start.dtype).eps * high
+            exact = jnp.where(values > floor, values, 0)
+            B = A @ basis
+            M = (B / jnp.where(exact > 0, exact, 1)) @ B.T
+            flat = jnp.any(exact == 0)
+            if given_mu is not None:
+                M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
+            low = jnp.where(low > floor, low, jnp.where(low < -floor, low, 0))
+        else:
+            low = high = mu
+            M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
+        diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
+        return low, high, jnp.sum(A**2), bend, diagonal, M if dense else jnp.zeros((0, 0), M.dtype)
+
+    batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
+    mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
+    low, high, gain, bend, diagonal, M = _gathered(problem, one, mu, batch)
+    smooth = np.asarray(high, float) if given_L is None else given_L
+    strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
+    D = np.asarray(diagonal, float)
+    touched = r
+    if not np.isfinite(D).all():
+        largest = scaled = np.inf
+    elif dense:
+        M = np.asarray(M, float)
+        scale = 1 / np.sqrt(np.where(D > 0, D, 1))
+        largest = float(np.linalg.eigvalsh(M)[-1])
+        scaled = float(np.linalg.eigvalsh(scale[:, None] * M * scale)[-1])
+    else:
+        largest, scaled = float(touched * D.max()), float(touched)
+    source = "given" if not needs_hessian else "exact" if float(np.max(bend)) < 1e-6 else "estimated"
+    convex = bool(np.min(np.asarray(low)) >= -1e-9 * max(1.0, float(np.max(smooth)))) if needs_hessian else True
+    touching, lowest = np.asarray(problem.coupling.touching, float), np.asarray(low, float)
+    gain, total = np.asarray(gain, float), np.asarray(problem.coupling.total, float)
+    return Pricing(smooth, strong, gain, D, largest, scaled, touched, touching, lowest, total, source, convex)
+
+
+def _gathered(problem: "Coupled", one, mu, batch: int):
+    """`one` of every agent, in batches; rows and matrices are summed as they come."""
+    n, m = problem.n, problem.m
+
+    @eqx.filter_jit
+    def part(pieces, mu):
+        low, high, gain, bend, diagonal, M = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
+        rows = jnp.sum(diagonal, axis=0) if pieces.rows is None else scattered(diagonal, pieces.rows, m)
+        return low, high, gain, jnp.max(bend), rows, jnp.sum(M, axis=0)
+
+    found = []
+    for start in range(0, n, batch):
+        here = slice(start, min(n, start + batch))
+        found.append(part(jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces), mu[here]))
+    low, high, gain = (jnp.concatenate([f[j] for f in found]) for j in range(3))
+    return low, high, gain, max(float(f[3]) for f in found), sum(f[4] for f in found), sum(f[5] for f in found)
