@@ -1,6 +1,7 @@
 """What is to be minimised: one agent's data and oracle, constants, a central reference, heterogeneity."""
 
 from thalweg.problem import losses
+from thalweg.problem.allocation import allocation, bids, network_utility
 from thalweg.problem.alone import Alone, Feasibility, alone, feasibility
 from thalweg.problem.base import Local, Problem
 from thalweg.problem.certificate import Certificate, certify
@@ -46,7 +47,9 @@ __all__ = [
     "Reference",
     "Regularizer",
     "StreamedRisk",
+    "allocation",
     "alone",
+    "bids",
     "box",
     "certify",
     "elastic_net",
@@ -57,6 +60,7 @@ __all__ = [
     "l1",
     "l2",
     "losses",
+    "network_utility",
     "nonnegative",
     "quadratic",
     "reference",

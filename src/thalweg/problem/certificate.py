@@ -30,7 +30,8 @@ class Certificate:
         violation: max_j |excess_j| / max(1, |b_j|).
         outside: how far the worst plan is from its own X_i.
         slackness: max_j |λ_j (Σ g − b)_j| of the inequalities.
-        stationarity: max_i ‖x_i − prox(x_i − ∇_x(f_i + ⟨λ, g_i⟩)(x_i))‖, NaN over polyhedra, which have no prox.
+        stationarity: max_i ‖x_i − prox(x_i − ∇_x(f_i + ⟨λ, g_i⟩)(x_i))‖; NaN over polyhedra, which have no prox, and where costs
+            are said not to be smooth.
         worst: the agent at which it is attained.
     """
 
@@ -57,10 +58,9 @@ class Certificate:
             bound = f"cost at least {self.dual:.6g}, relative gap {self.relative_gap:.2g}"
         else:
             bound = "no certificate: no lower bound could be proved"
-        return (
-            f"{bound}; violation {self.violation:.2g}, outside own sets {self.outside:.2g}, slackness {self.slackness:.2g}, "
-            f"stationarity {self.stationarity:.2g}"
-        )
+        still = "" if np.isnan(self.stationarity) else f", stationarity {self.stationarity:.2g}"
+        rows = f"violation {self.violation:.2g}, outside own sets {self.outside:.2g}, slackness {self.slackness:.2g}"
+        return f"{bound}; {rows}{still}"
 
 
 def certify(problem: Coupled, price: Any, plans: PyTree) -> Certificate:
@@ -68,6 +68,8 @@ def certify(problem: Coupled, price: Any, plans: PyTree) -> Certificate:
     price = jnp.asarray(price, problem.dtype)
     dual, _ = problem.dual(price)
     value, outside, residual = _conditions(problem, price, plans)
+    if not np.isfinite(problem.pricing.smoothness).all():
+        residual = jnp.full_like(residual, jnp.nan)
     quantity = problem.quantity(plans)
     objective, residual = float(jnp.sum(value)), np.asarray(residual)
     worst = int(np.nanargmax(residual)) if np.isfinite(residual).any() else 0

@@ -5,5 +5,8 @@ from .dual_ascent import DualAscent
 from .dual_subgradient import DualSubgradient
 from .exchange_admm import ExchangeADMM
 from .method_of_multipliers import MethodOfMultipliers
+from .proximal_bundle import ProximalBundle
 
-__all__ = ["AcceleratedDualAscent", "DualAscent", "DualSubgradient", "ExchangeADMM", "MethodOfMultipliers"]
+__all__ = [
+    "AcceleratedDualAscent", "DualAscent", "DualSubgradient", "ExchangeADMM", "MethodOfMultipliers", "ProximalBundle",
+]  # fmt: skip
