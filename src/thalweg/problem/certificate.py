@@ -10,11 +10,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from thalweg.problem.coupled import Coupled
 from thalweg.problem.coupling import heard
 from thalweg.problem.polyhedron import Polyhedron
+from thalweg.problem.pricing import reach
 from thalweg.problem.respond import minus, norm
 
 
@@ -83,6 +85,39 @@ def certify(problem: Coupled, price: Any, plans: PyTree) -> Certificate:
         stationarity=float(residual[worst]),
         worst=worst,
     )
+
+
+def infeasible(problem: Coupled, price: Any) -> str | None:
+    """A proof that no plan is feasible, in words; None if `price` is none.
+
+    By Farkas: if min over all x_i ∈ X_i of ⟨λ, Σ g_i(x_i) − b⟩ > 0 for a λ of the right signs, nothing meets all rows. A price
+    that grows without bound is such a λ. Looks at affine couplings over boxes only.
+    """
+    price = problem.coupling.project(jnp.asarray(price, problem.dtype))
+    size = float(jnp.max(jnp.abs(price)))
+    if not (np.isfinite(size) and size > 0 and problem.pricing.affine):
+        return None
+    direction = price / size
+    margin = float(_least(problem, direction) - jnp.sum(direction * problem.coupling.total))
+    scale = float(jnp.sum(jnp.abs(direction * problem.coupling.total)))
+    if not (np.isfinite(margin) and margin > 1e-6 * (1 + scale)):
+        return None
+    order = [j for j in np.argsort(-np.abs(np.asarray(direction))) if abs(float(direction[j])) > 1e-3]
+    rows = ", ".join(f"{float(direction[j]):.3g} × {problem.row_names[j]!r}" for j in order[:5])
+    return f"no plan is feasible: over all plans {rows} is off its total by at least {margin:.4g}"
+
+
+@eqx.filter_jit
+def _least(problem: Coupled, direction):
+    """min over all x_i ∈ X_i of ⟨direction, Σ g_i(x_i)⟩."""
+    start, unravel = ravel_pytree(problem.x0)
+
+    def one(piece):
+        local, price = problem.local(piece), heard(direction, piece.rows)
+        weighed = lambda row: jnp.sum(price * local.quantity(unravel(row)))[None]
+        return reach(local, weighed(start), jax.jacobian(weighed)(start), start)[0][0]
+
+    return jnp.sum(jax.vmap(one)(problem.pieces))
 
 
 @eqx.filter_jit

@@ -17,6 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg.problem.coupling import scattered
+from thalweg.problem.regularizer import Box
 
 if TYPE_CHECKING:
     from thalweg.problem.coupled import Coupled
@@ -41,7 +42,8 @@ class Pricing:
         lowest: `[n]` the smallest curvature that was seen, negative where a cost is not convex.
         total: `[m]` b.
         source: "exact" (quadratic costs, affine coupling), "given", or "estimated" (from second derivatives at a few points).
-        convex: whether no negative curvature was seen.
+        convex: whether no negative curvature was seen; affine: whether the g_i are.
+        least, most: `[m]` what Σ g_i can be over the X_i; infinite where that is not known.
     """
 
     smoothness: np.ndarray
@@ -56,6 +58,9 @@ class Pricing:
     total: np.ndarray
     source: str
     convex: bool
+    affine: bool
+    least: np.ndarray
+    most: np.ndarray
 
 
 def pricing(problem: "Coupled") -> Pricing:
@@ -73,7 +78,8 @@ def pricing(problem: "Coupled") -> Pricing:
         local = problem.local(piece)
         cost = lambda row: local.value(unravel(row))
         A = jax.jacobian(lambda row: local.quantity(unravel(row)))(start)
-        bend = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
+        twist = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
+        bend, span = twist, reach(local, local.quantity(problem.x0), A, start)
         if needs_hessian:
             H = [jax.hessian(cost)(point) for point in points]
             values, basis = jnp.linalg.eigh(H[0])
@@ -92,11 +98,13 @@ def pricing(problem: "Coupled") -> Pricing:
             low = high = mu
             M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
         diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
-        return low, high, jnp.sum(A**2), bend, diagonal, M if dense else jnp.zeros((0, 0), M.dtype)
+        extent = {"twist": twist, "bend": bend}
+        sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
+        return (low, high, jnp.sum(A**2)), extent, sums
 
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
-    low, high, gain, bend, diagonal, M = _gathered(problem, one, mu, batch)
+    (low, high, gain), extent, ((diagonal, *span), M) = _gathered(problem, one, mu, batch)
     smooth = np.asarray(high, float) if given_L is None else given_L
     strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
     D = np.asarray(diagonal, float)
@@ -110,11 +118,26 @@ def pricing(problem: "Coupled") -> Pricing:
         scaled = float(np.linalg.eigvalsh(scale[:, None] * M * scale)[-1])
     else:
         largest, scaled = float(touched * D.max()), float(touched)
-    source = "given" if not needs_hessian else "exact" if float(np.max(bend)) < 1e-6 else "estimated"
+    source = "given" if not needs_hessian else "exact" if extent["bend"] < 1e-6 else "estimated"
     convex = bool(np.min(np.asarray(low)) >= -1e-9 * max(1.0, float(np.max(smooth)))) if needs_hessian else True
-    touching, lowest = np.asarray(problem.coupling.touching, float), np.asarray(low, float)
-    gain, total = np.asarray(gain, float), np.asarray(problem.coupling.total, float)
-    return Pricing(smooth, strong, gain, D, largest, scaled, touched, touching, lowest, total, source, convex)
+    least, most = (np.asarray(bound, float) for bound in span)
+    return Pricing(
+        smoothness=smooth,
+        strong_convexity=strong,
+        gain=np.asarray(gain, float),
+        diagonal=D,
+        largest=largest,
+        scaled=scaled,
+        touched=touched,
+        touching=np.asarray(problem.coupling.touching, float),
+        lowest=np.asarray(low, float),
+        total=np.asarray(problem.coupling.total, float),
+        source=source,
+        convex=convex,
+        affine=extent["twist"] < 1e-6,
+        least=least,
+        most=most,
+    )
 
 
 def _gathered(problem: "Coupled", one, mu, batch: int):
@@ -123,13 +146,26 @@ def _gathered(problem: "Coupled", one, mu, batch: int):
 
     @eqx.filter_jit
     def part(pieces, mu):
-        low, high, gain, bend, diagonal, M = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
-        rows = jnp.sum(diagonal, axis=0) if pieces.rows is None else scattered(diagonal, pieces.rows, m)
-        return low, high, gain, jnp.max(bend), rows, jnp.sum(M, axis=0)
+        each, extent, (rows, M) = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
+        added = lambda leaf: jnp.sum(leaf, axis=0) if pieces.rows is None else scattered(leaf, pieces.rows, m)
+        return each, jax.tree.map(jnp.max, extent), (jax.tree.map(added, rows), jnp.sum(M, axis=0))
 
     found = []
     for start in range(0, n, batch):
         here = slice(start, min(n, start + batch))
         found.append(part(jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces), mu[here]))
-    low, high, gain = (jnp.concatenate([f[j] for f in found]) for j in range(3))
-    return low, high, gain, max(float(f[3]) for f in found), sum(f[4] for f in found), sum(f[5] for f in found)
+    each, extent, sums = zip(*found, strict=True)
+    together = lambda how, parts: jax.tree.map(lambda *leaves: how(leaves), *parts)
+    return together(jnp.concatenate, each), together(lambda leaves: float(max(leaves)), extent), together(sum, sums)
+
+
+def reach(local, quantity, A, start):
+    """(least, most) of each of the quantities g(x) = `quantity` + A (x − `start`) over an agent's X_i; infinite if not known."""
+    r = local.feasible
+    if isinstance(r, Box):
+        low, high = (ravel_pytree(bound)[0] - start for bound in r.bounds(local.x0))
+        # Bounds beyond all numbers stand for none.
+        low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
+        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low, A * high)), axis=1)
+        return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
+    return jnp.full_like(quantity, -jnp.inf), jnp.full_like(quantity, jnp.inf)
