@@ -5,7 +5,7 @@ and once more to take a client's row out again.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ KERNELS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBR
 class Rows:
     """One leaf of several clients, not stacked. To `jax.tree` it is a leaf."""
 
-    def __init__(self, each: list[Any]):
+    def __init__(self, each: Sequence[Any]):
         self.each = each
 
     def stacked(self) -> Any:
@@ -83,12 +83,13 @@ class Sequential(OneByOne):
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _added(total: list[Any] | None, weights: Any, rows: list[Any]) -> list[Any]:
+def _added(total: list[Any] | None, weights: Any, rows: list[Sequence[Any]]) -> list[Any]:
     """`total` and Σ_i weights_i·row_i, leaf by leaf; None is no total yet."""
     if total is None:
         total = [jnp.zeros_like(each[0]) for each in rows]
     for weight, *leaves in zip(weights, *rows, strict=True):
-        total = [sum_ + jnp.where(weight == 0, 0, weight.astype(leaf.dtype) * leaf) for sum_, leaf in zip(total, leaves, strict=True)]
+        parts = [jnp.where(weight == 0, 0, weight.astype(leaf.dtype) * leaf) for leaf in leaves]
+        total = [so_far + part for so_far, part in zip(total, parts, strict=True)]
     return total
 
 
