@@ -50,7 +50,7 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
         cohort: who answers in a round, None: everybody. Who does not keeps its last plan; convergence is proved for everybody.
         penalty: ρ, a number or `[m]`. Default: n_j/M_jj, the harmonic mean of the costs' curvature along row j (rows need no
             other scaling then); 1 where a cost is not strongly convex.
-        relaxation: γ in (0, 2).
+        relaxation: γ in (0, 2); 1 is plain ADMM, 1.5 to 1.8 is faster nearly always.
         adaptive: "balance": ρ ← 2ρ or ρ/2 where primal and dual residual differ by more than `balance`; "spectral": ρ from the
             curvature that the last answers showed (Barzilai and Borwein); None: as it is.
         balance: see there.
@@ -66,10 +66,10 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
 
     cohort: Cohort | int | None = None
     penalty: Real | Float[Array, " m"] | None = None
-    relaxation: Real = 1.0
+    relaxation: Real = 1.6
     adaptive: Literal["balance", "spectral"] | None = eqx.field(static=True, default="balance")
-    balance: Real = 5.0
-    every: Whole = 5
+    balance: Real = 2.0
+    every: Whole = 3
     adaptive_rounds: Whole = 200
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows(), "square": Rows(), "curvature": Sum()}
