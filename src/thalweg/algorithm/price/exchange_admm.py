@@ -150,4 +150,6 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
 
 def _shown(multiplier, quantity, scale):
     """Of a change of an answer: ‖Δλ̂‖² in the metric 1/scale, −⟨Δλ̂, Δg⟩, ‖Δg‖² in the metric of scale."""
-    return jnp.stack([jnp.sum(multiplier**2 / scale), -jnp.sum(multiplier * quantity), jnp.sum(scale * quantity**2)])
+    touched = scale > 0  # an agent with fewer rows than others hears 0 for those that it has not
+    steep = jnp.where(touched, multiplier**2 / jnp.where(touched, scale, 1), 0)
+    return jnp.stack([jnp.sum(steep), -jnp.sum(multiplier * quantity), jnp.sum(scale * quantity**2)])
