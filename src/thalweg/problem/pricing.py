@@ -168,4 +168,6 @@ def reach(local, quantity, A, start):
         low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
         end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low, A * high)), axis=1)
         return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
+    if hasattr(r, "reach"):  # of agents in groups
+        return r.reach(quantity, A, start)
     return jnp.full_like(quantity, -jnp.inf), jnp.full_like(quantity, jnp.inf)

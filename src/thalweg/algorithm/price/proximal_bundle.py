@@ -112,7 +112,7 @@ class ProximalBundle(ServerAlgorithm[Plans]):
         answer = local.respond(received["price"], mixed)
         put = lambda all_, mean, new: all_.at[0].set(mean).at[received["slot"]].set(new)
         plans = Plans(jax.tree.map(put, client.x, mixed, answer.x))
-        return plans, {"quantity": answer.quantity, "cost": local.value(answer.x)}, told(local, mixed, answer)
+        return plans, {"quantity": answer.quantity, "cost": local.cost(answer.x)}, told(local, mixed, answer)
 
     def update(self, shared, server: Bundle, aggregate, context: ServerContext):
         rows = shared.coupling
