@@ -29,7 +29,11 @@ class DualAscent(ServerAlgorithm[Plan]):
     Args:
         cohort: who answers in a round: a `tw.cohort` rule, a number of agents, or None for everybody.
         step_size: α, a number or `[m]`, one per row. Default: 1/(ω M_jj) of row j, with ω = λmax(D^−½ M D^−½), D = diag(M): the
-            bound's half, whatever the rows' units.
+            bound's half, whatever the rows' units; times p/(2 − p) where a part p of the agents answers in a round.
+
+    Under partial participation a price goes on moving by answers to an older one. Let a single agent respond, and answer with
+    probability p: between two answers the error is multiplied by 1 − θT, T geometric with mean 1/p and θ = αM, whose mean square
+    is below 1 exactly for θ < 2p/(2 − p). The default is half of that; with a given step nothing is made smaller.
 
     Leon Walras, *Éléments d'économie politique pure*, 1874; Kenneth Arrow, Leonid Hurwicz, Hirofumi Uzawa, *Studies in linear
     and non-linear programming*, 1958.
@@ -48,7 +52,7 @@ class DualAscent(ServerAlgorithm[Plan]):
         check_rows(self, "step_size")
 
     def resolve(self, facts: Facts) -> "DualAscent":
-        return row_steps(self, facts)
+        return row_steps(self, facts, facts.participation / (2 - facts.participation))
 
     def step_bound(self, facts: Facts):
         """2/λmax(M)."""

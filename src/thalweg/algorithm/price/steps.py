@@ -24,7 +24,7 @@ def check_rows(algorithm: Any, name: str) -> None:
         raise ValueError(f"{type(algorithm).__name__}({name}={value!r}): expected a positive number, or one per row")
 
 
-def row_steps(algorithm: T, facts: Facts, fraction: float = 1.0) -> T:
+def row_steps(algorithm: T, facts: Facts, fraction: Any = 1.0) -> T:
     """`algorithm` with an open step size filled: fraction/(ω M_jj) of row j.
 
     Raises:
