@@ -285,7 +285,7 @@ class Coupled(Scattered):
     @property
     def pricing(self) -> Pricing:
         """Constants of the dual problem; computed once."""
-        leaves = jax.tree.leaves((self.pieces, self.x0))
+        leaves = jax.tree.leaves((self.pieces, self.x0, self.coupling.total))
         if (found := self.memo.recall(leaves)) is None:
             found = (self.constants or pricing)(self)
             self.memo.remember(leaves, found)

@@ -187,7 +187,7 @@ def reach(local, quantity, A, start):
         low, high = (ravel_pytree(bound)[0] - start for bound in r.bounds(local.x0))
         # Bounds beyond all numbers stand for none.
         low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
-        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low, A * high)), axis=1)
+        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low[None], A * high[None])), axis=1)
         return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
     if hasattr(r, "reach"):  # of agents in groups
         return r.reach(quantity, A, start)

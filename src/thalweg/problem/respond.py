@@ -100,7 +100,8 @@ class Descent(Solver):
 
     tolerance: float | None = None
     most: int = eqx.field(static=True, default=2000)
-    strong_convexity: float = 0.0
+    # An array, so that another number compiles nothing.
+    strong_convexity: Any = eqx.field(converter=lambda mu: jnp.asarray(mu, float), default=0.0)
 
     def check(self, feasible):
         if isinstance(feasible, Polyhedron):
@@ -126,8 +127,8 @@ class Descent(Solver):
             slack = sum(map(least, *map(jax.tree.leaves, (x, gradient, low, high))))
         else:
             slack = jnp.where(_square(s) == 0, 0.0, -jnp.inf)
-        if self.strong_convexity:
-            slack = jnp.maximum(slack, -_square(s) / (2 * self.strong_convexity))
+        mu = jnp.asarray(self.strong_convexity, value.dtype)
+        slack = jnp.maximum(slack, jnp.where(mu > 0, -_square(s) / (2 * jnp.where(mu > 0, mu, 1)), -jnp.inf))
         return value + slack.astype(value.dtype), x
 
     def _descend(self, local, question, start, tolerance):

@@ -4,10 +4,15 @@ import dataclasses
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Facts
+from thalweg.algorithm.step import Real
 
 T = TypeVar("T")
+
+# A hyper-parameter of the rows: a number for all, or one for each.
+EachRow = Real | np.ndarray | Float[Array, " m"]
 
 
 def check_rows(algorithm: Any, name: str) -> None:
