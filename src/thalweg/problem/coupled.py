@@ -5,6 +5,7 @@
 Axes: `n` agents, `m` rows of the coupling, `r` rows that one agent touches.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +56,11 @@ class CoupledLocal(eqx.Module):
     def value(self, x: PyTree) -> Scalar:
         """f_i(x)."""
         return self.function(x, self.data)
+
+    def cost(self, x: PyTree) -> Scalar:
+        """f_i(x), and the cost of the local set where that is not only a set (an l1 term, for example)."""
+        r = self.feasible
+        return self.value(x) if isinstance(r, Polyhedron) or r.indicator else self.value(x) + r.value(x)
 
     def grad(self, x: PyTree) -> PyTree:
         """∇f_i(x)."""
@@ -224,7 +230,7 @@ class Coupled(Scattered):
         chosen.check(feasible)
         if best_response is None:
             return chosen
-        return ClosedForm(lambda question, data: best_response(question.price, data), augmented=False, otherwise=chosen)
+        return ClosedForm(OfPrice(best_response), augmented=False, otherwise=chosen)
 
     def _weakest(self) -> float:
         """min μ_i as far as the user gave it."""
@@ -252,12 +258,12 @@ class Coupled(Scattered):
         return CoupledLocal(data, piece.share, piece.rows, self.x0, feasible, self.solver, self.function, self.quantities)
 
     def objective(self, plans: PyTree) -> Scalar:
-        """Σ_i f_i(x_i) of plans with a leading axis n. It says little without `violation(plans)`."""
-        return jnp.sum(_each(self, lambda local, x: local.value(x), plans))
+        """Σ_i f_i(x_i) of plans with a leading axis n, with the costs of local terms. It says little without `violation(plans)`."""
+        return jnp.sum(_each(self, _cost, plans))
 
     def quantity(self, plans: PyTree) -> Float[Array, " m"]:
         """Σ_i g_i(x_i)."""
-        return self.added(_each(self, lambda local, x: local.quantity(x), plans))
+        return self.added(_each(self, _quantity, plans))
 
     def violation(self, plans: PyTree) -> Scalar:
         """max over rows of the distance to the right side of b, relative to max(1, |b|)."""
@@ -279,7 +285,7 @@ class Coupled(Scattered):
     @property
     def pricing(self) -> Pricing:
         """Constants of the dual problem; computed once."""
-        leaves = jax.tree.leaves((self.pieces, self.x0))
+        leaves = jax.tree.leaves((self.pieces, self.x0, self.coupling.total))
         if (found := self.memo.recall(leaves)) is None:
             found = (self.constants or pricing)(self)
             self.memo.remember(leaves, found)
@@ -287,6 +293,24 @@ class Coupled(Scattered):
 
     def __repr__(self) -> str:
         return f"Coupled({self.n} agents, {self.size} variables each, {self.m} rows, {self.dtype})"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfPrice:
+    """`best_response(price, data)` as an answer to a question; equal for equal functions, so that it compiles once."""
+
+    best_response: Callable
+
+    def __call__(self, question: Question, data: PyTree) -> PyTree:
+        return self.best_response(question.price, data)
+
+
+def _cost(local: CoupledLocal, x: PyTree) -> Scalar:
+    return local.cost(x)
+
+
+def _quantity(local: CoupledLocal, x: PyTree) -> Float[Array, " r"]:
+    return local.quantity(x)
 
 
 @eqx.filter_jit
