@@ -249,11 +249,11 @@ class Coupled(Scattered):
 
     def objective(self, plans: PyTree) -> Scalar:
         """Σ_i f_i(x_i) of plans with a leading axis n. It says little without `violation(plans)`."""
-        return jnp.sum(_each(self, lambda local, x: local.value(x), plans))
+        return jnp.sum(_each(self, CoupledLocal.value, plans))
 
     def quantity(self, plans: PyTree) -> Float[Array, " m"]:
         """Σ_i g_i(x_i)."""
-        return self.added(_each(self, lambda local, x: local.quantity(x), plans))
+        return self.added(_each(self, CoupledLocal.quantity, plans))
 
     def violation(self, plans: PyTree) -> Scalar:
         """max over rows of the distance to the right side of b, relative to max(1, |b|)."""

@@ -61,46 +61,17 @@ class Pricing:
 def pricing(problem: "Coupled") -> Pricing:
     """See `Pricing`. In float64, from derivatives at x0 and at two random points around it."""
     given_L, given_mu = problem.curvature
-    start, unravel = ravel_pytree(problem.x0)
-    d, r = start.shape[0], problem.pieces.share.shape[1]
+    d, r = problem.size, problem.pieces.share.shape[1]
     dense = problem.pieces.rows is None and problem.m <= DENSE_ROWS
-    spread = 0.1 * (1 + float(jnp.abs(start).max(initial=0)))
-    points = [start, *(start + spread * jax.random.normal(jax.random.key(s), start.shape, start.dtype) for s in range(2))]
     needs_hessian = given_mu is None or given_L is None
-
-    def one(args):
-        piece, mu = args
-        local = problem.local(piece)
-        cost = lambda row: local.value(unravel(row))
-        A = jax.jacobian(lambda row: local.quantity(unravel(row)))(start)
-        bend = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
-        if needs_hessian:
-            H = [jax.hessian(cost)(point) for point in points]
-            values, basis = jnp.linalg.eigh(H[0])
-            extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
-            low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
-            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0])) / (1 + high))
-            floor = d * jnp.finfo(start.dtype).eps * high
-            exact = jnp.where(values > floor, values, 0)
-            B = A @ basis
-            M = (B / jnp.where(exact > 0, exact, 1)) @ B.T
-            flat = jnp.any(exact == 0)
-            if given_mu is not None:
-                M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
-            low = jnp.where(low > floor, low, jnp.where(low < -floor, low, 0))
-        else:
-            low = high = mu
-            M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
-        diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
-        return low, high, jnp.sum(A**2), bend, diagonal, M if dense else jnp.zeros((0, 0), M.dtype)
+    touched = r
 
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
-    low, high, gain, bend, diagonal, M = _gathered(problem, one, mu, batch)
+    low, high, gain, bend, diagonal, M = _gathered(problem, mu, batch)
     smooth = np.asarray(high, float) if given_L is None else given_L
     strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
     D = np.asarray(diagonal, float)
-    touched = r
     if not np.isfinite(D).all():
         largest = scaled = np.inf
     elif dense:
@@ -117,19 +88,51 @@ def pricing(problem: "Coupled") -> Pricing:
     return Pricing(smooth, strong, gain, D, largest, scaled, touched, touching, lowest, total, source, convex)
 
 
-def _gathered(problem: "Coupled", one, mu, batch: int):
-    """`one` of every agent, in batches; rows and matrices are summed as they come."""
-    n, m = problem.n, problem.m
-
-    @eqx.filter_jit
-    def part(pieces, mu):
-        low, high, gain, bend, diagonal, M = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
-        rows = jnp.sum(diagonal, axis=0) if pieces.rows is None else scattered(diagonal, pieces.rows, m)
-        return low, high, gain, jnp.max(bend), rows, jnp.sum(M, axis=0)
-
+def _gathered(problem: "Coupled", mu, batch: int):
+    """`_one` of every agent, in batches; rows and matrices are summed as they come."""
     found = []
-    for start in range(0, n, batch):
-        here = slice(start, min(n, start + batch))
-        found.append(part(jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces), mu[here]))
+    for start in range(0, problem.n, batch):
+        here = slice(start, min(problem.n, start + batch))
+        pieces = jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces)
+        found.append(_part(problem.with_pieces(pieces), mu[here]))
     low, high, gain = (jnp.concatenate([f[j] for f in found]) for j in range(3))
     return low, high, gain, max(float(f[3]) for f in found), sum(f[4] for f in found), sum(f[5] for f in found)
+
+
+@eqx.filter_jit
+def _part(problem: "Coupled", mu):
+    low, high, gain, bend, diagonal, M = jax.vmap(lambda piece, mu: _one(problem, piece, mu))(problem.pieces, mu)
+    rows = jnp.sum(diagonal, axis=0) if problem.pieces.rows is None else scattered(diagonal, problem.pieces.rows, problem.m)
+    return low, high, gain, jnp.max(bend), rows, jnp.sum(M, axis=0)
+
+
+def _one(problem: "Coupled", piece, mu):
+    """Of one agent: (lowest and highest curvature, ‖A‖², how far from quadratic, diagonal of its M, M)."""
+    given_L, given_mu = problem.curvature
+    start, unravel = ravel_pytree(problem.x0)
+    d, dense = start.shape[0], problem.pieces.rows is None and problem.m <= DENSE_ROWS
+    spread = 0.1 * (1 + jnp.abs(start).max(initial=0))
+    points = [start, *(start + spread * jax.random.normal(jax.random.key(s), start.shape, start.dtype) for s in range(2))]
+    local = problem.local(piece)
+    cost = lambda row: local.value(unravel(row))
+    A = jax.jacobian(lambda row: local.quantity(unravel(row)))(start)
+    bend = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
+    if given_mu is None or given_L is None:
+        H = [jax.hessian(cost)(point) for point in points]
+        values, basis = jnp.linalg.eigh(H[0])
+        extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
+        low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
+        bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0])) / (1 + high))
+        floor = d * jnp.finfo(start.dtype).eps * high
+        exact = jnp.where(values > floor, values, 0)
+        B = A @ basis
+        M = (B / jnp.where(exact > 0, exact, 1)) @ B.T
+        flat = jnp.any(exact == 0)
+        if given_mu is not None:
+            M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
+        low = jnp.where(low > floor, low, jnp.where(low < -floor, low, 0))
+    else:
+        low = high = mu
+        M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
+    diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
+    return low, high, jnp.sum(A**2), bend, diagonal, M if dense else jnp.zeros((0, 0), M.dtype)
