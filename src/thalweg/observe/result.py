@@ -144,6 +144,8 @@ def describe(algorithm: Any) -> str:
             value = f"{value:.4g}"
         elif hasattr(value, "values") and np.ndim(getattr(value, "values", None)) == 1:
             value = f"{np.min(value.values):.4g}…{np.max(value.values):.4g} per agent"
+        elif np.ndim(value) == 1 and len(value) > 6 and hasattr(value, "dtype"):
+            value = f"{np.min(value):.4g}…{np.max(value):.4g} per row"
         else:
             value = repr(value)
         parts.append(f"{field.name}={value}")
