@@ -36,6 +36,7 @@ from .stop import Stop
 from .tabulate import Tabulator
 from .tracking import checked_trackers
 from .trade import trade
+from .warm import WarmStart
 from .world import make_setting, make_world
 
 # Above this many values per record the history keeps no row per agent.
@@ -64,7 +65,7 @@ def solve(
     report: tuple[str, ...] = (),
     reference: Any = None,
     ids: np.ndarray | None = None,
-    start: Result | None = None,
+    start: Result | WarmStart | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool | Callable[[int, History], None] | None = None,
@@ -92,7 +93,8 @@ def solve(
         reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against.
         ids: `[n]` the agents' ids: who is who from epoch to epoch, and what random keys derive from; 0 … n−1 when None.
         start: continue from another result of the same algorithm in a new epoch: agents with an id of that run call
-            `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ.
+            `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ. Of a coupled problem
+            under a price-setter also a `tw.WarmStart(price, plans)`.
         checkpoint: a folder that receives the run's state every 10 s and at its end.
         resume: continue the run in `checkpoint`; the result is bitwise that of an uninterrupted run.
         progress: show a progress bar (None: when a person watches), or a function of (round, history).

@@ -31,6 +31,7 @@ from .market_tabulate import MarketTabulator
 from .plans import planned
 from .server import Server
 from .simulated import EventDriven
+from .warm import WarmStart, warmed
 
 
 def trade(
@@ -88,7 +89,9 @@ def trade(
     )  # fmt: skip
     began = time.monotonic()
     local, shared = engine.begin(program, rules)
-    if start is not None:
+    if isinstance(start, WarmStart):
+        local, shared = warmed(program, local, shared, start)
+    elif start is not None:
         price = jnp.asarray(start.price, problem.dtype) if isinstance(start, Result) and start.price is not None else None
         local, shared = carried(start, local, shared, price)
     compile_seconds = time.monotonic() - began

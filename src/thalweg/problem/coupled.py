@@ -251,6 +251,34 @@ class Coupled(Scattered):
         now = lambda p: (p.round, p.coupling)
         return eqx.tree_at(now, self, (jnp.asarray(k, jnp.int32), self.coupling.at(k)))
 
+    def with_data(self, data: PyTree, total: Any = None) -> "Coupled":
+        """The same problem with other data and another total, of the same shapes: nothing is compiled anew.
+
+        The constants of the dual are kept as they were found, so only what leaves curvatures and ∂g alone may change: linear
+        terms, bounds, offsets of quantities.
+
+        Raises:
+            ValueError: another structure, shape or dtype; a total that is not `[m]`.
+        """
+        described = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+        if described(data) != described(self.pieces.data):
+            raise ValueError(
+                f"with_data: got {described(data)}, expected {described(self.pieces.data)}; make a new problem for other shapes"
+            )
+        b, share = self.coupling.total, self.pieces.share
+        if total is not None:
+            b = jnp.asarray(total, self.dtype)
+            if b.shape != (self.m,):
+                raise ValueError(f"with_data: got a total of shape {b.shape}, expected ({self.m},), one entry per row")
+            moved = (b - self.coupling.total) / self.coupling.touching
+            share = share + (moved[None] if self.pieces.rows is None else gathered(moved, self.pieces.rows))
+        found = self.pricing
+        changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling.total)
+        problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, b))
+        object.__setattr__(problem, "memo", Memo())  # a static field, of a problem that nobody has seen yet
+        problem.memo.remember(jax.tree.leaves((problem.pieces, problem.x0)), found)
+        return problem
+
     def local(self, piece: CoupledPiece) -> CoupledLocal:
         """The oracle of the agent that holds `piece` (one entry of `pieces`, without the leading axis)."""
         data = piece.data if self.data_signal is None else self.data_signal(piece.data, self.round)

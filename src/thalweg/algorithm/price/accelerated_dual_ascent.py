@@ -85,3 +85,9 @@ class AcceleratedDualAscent(ServerAlgorithm[Plan]):
 
     def estimate(self, server: MomentumMarket, client: Plan | None) -> Any:
         return server.ahead if client is None else client.x
+
+    def warm_server(self, shared, server: MomentumMarket, price, quantity) -> MomentumMarket:
+        return MomentumMarket(price, quantity, price, server.t)
+
+    def warm_client(self, local, client: Plan, x, price) -> Plan:
+        return Plan(x, local.quantity(x))

@@ -76,3 +76,9 @@ class DualAscent(ServerAlgorithm[Plan]):
 
     def estimate(self, server: Market, client: Plan | None) -> Any:
         return server.price if client is None else client.x
+
+    def warm_server(self, shared, server: Market, price, quantity) -> Market:
+        return Market(price, quantity)
+
+    def warm_client(self, local, client: Plan, x, price) -> Plan:
+        return Plan(x, local.quantity(x))

@@ -136,6 +136,16 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
     def estimate(self, server: Exchange, client: Answered | None) -> Any:
         return server.price if client is None else client.x
 
+    def warm_server(self, shared, server: Exchange, price, quantity) -> Exchange:
+        rows = shared.coupling
+        slack = rows.slack(rows.total - quantity)
+        left = (quantity + slack - rows.total) / (rows.touching + rows.inequality)
+        return Exchange(price, quantity, slack, left, server.factor)
+
+    def warm_client(self, local, client: Answered, x, price) -> Answered:
+        quantity = local.quantity(x)
+        return Answered(x, quantity, price, quantity)
+
     def _adapted(self, factor, primal, dual, curvature, context):
         if self.adaptive is None:
             return factor
