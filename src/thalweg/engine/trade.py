@@ -114,7 +114,7 @@ def trade(
     plans = jax.vmap(unravel)(run.engine.estimates(program, run.local, run.shared))
     price = problem.coupling.project(run.engine.shared_answer(program, run.shared))
     certificate = certify(problem.at(run.round), price, plans)
-    if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(problem, price)) is not None:
+    if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(problem.at(run.round), price)) is not None:
         outcome, reason = Outcome.INFEASIBLE, proof
     sent, received = tabulate.traffic
     result = Result(
@@ -179,7 +179,7 @@ def check_market(problem: Coupled, algorithm: Any) -> None:
             f"coupling(x, data_i) is not affine, and row {problem.row_names[int(np.argmax(up & down))]!r} is an equality, which "
             'makes no convex problem; use sense="<=" where Σ g_i ≤ b is what is meant'
         )
-    if problem.coupling.signal is not None or problem.data_signal is not None:
+    if problem.drifts:
         return
     slack = 1e-9 * (1 + np.abs(b))
     for j in np.flatnonzero((up & (found.least > b + slack)) | (down & (found.most < b - slack))):
