@@ -99,7 +99,7 @@ def summarised(executor, problem, k, price, movement, found, apart) -> MarketSna
     """From every agent's (value, quantity, bound, squared error, finite); `apart` `[n]` are squared distances of prices."""
     value, quantity, low, square, finite, rows = executor.everyone((*found, problem.pieces.rows))
 
-    def network(coupling, price, movement, value, quantity, low, square, finite, rows, apart):
+    def network(coupling, k, price, movement, value, quantity, low, square, finite, rows, apart):
         here = coupling.at(k)
         total = _added(quantity, rows, coupling.m)
         objective, dual = jnp.sum(value), jnp.sum(low) - jnp.sum(price * here.total)
@@ -120,7 +120,19 @@ def summarised(executor, problem, k, price, movement, found, apart) -> MarketSna
         )
 
     return executor.network_role(
-        "network", network, problem.coupling, price, movement, value, quantity, low, square, finite, rows, apart
+        "network",
+        network,
+        problem.coupling,
+        jnp.asarray(k, jnp.int32),
+        price,
+        movement,
+        value,
+        quantity,
+        low,
+        square,
+        finite,
+        rows,
+        apart,
     )
 
 

@@ -26,8 +26,9 @@ from . import setup
 from .driver import Run
 from .federate import CLIENT_ROWS, carried, in_words
 from .loop import Rules
-from .market import MarketGauge, target
+from .market import MarketGauge
 from .market_tabulate import MarketTabulator
+from .moving import aim
 from .plans import planned
 from .server import Server
 from .simulated import EventDriven
@@ -68,20 +69,21 @@ def trade(
         refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
     engine, program, plan = planned(engine, program)
     rounds, seed = int(rounds), int(seed)
-    asked_every, every = every, int(every or max(1, rounds // 200))
+    asked_every, goal = every, aim(reference, problem, problem, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
-        every=jnp.asarray(every, jnp.int32),
-        reference=target(reference, problem),
+        every=jnp.asarray(goal.every, jnp.int32),
+        reference=goal.row,
         limit=jnp.asarray(jnp.inf, problem.dtype),
         keep_agents=keep,
+        moving=goal.moving,
     )
     identity = setup.identified(
         problem, algorithm, seed, engine, start,
         cohort=repr(cohort),
         fleet="none" if fleet is None else setup.digest_of(fleet),
         ids=setup.digest_of(ids),
-        columns=f"reference: {reference is not None}, agents: {keep}",
+        columns=f"reference: {goal.kind}, agents: {keep}",
         link=f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
     )  # fmt: skip
     began = time.monotonic()
@@ -92,10 +94,9 @@ def trade(
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
     sizes = engine.bytes(program, local, shared)
-    optimum = getattr(reference, "objective", None)
-    tabulate = MarketTabulator(sizes, problem.row_names, optimum, reference is not None, keep)
+    tabulate = MarketTabulator(sizes, problem.row_names, goal.optimum, reference is not None, keep, goal.price)
     tabulate.resume(None, local)
-    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or (tuple(f"agent {i}" for i in range(problem.n)) if keep else ("all clients",))
     config = setup.stated(problem, "agents", algorithm, stop, rounds, seed) | {
         "network": f"one price-setter, {problem.n} agents, {problem.m} rows, {in_words(cohort, problem.n)} in each round",

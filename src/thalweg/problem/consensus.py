@@ -149,9 +149,7 @@ class Consensus(Problem):
 
     def local(self, piece: ConsensusPiece) -> ConsensusLocal:
         data = piece.data if self.data_signal is None else self.data_signal(piece.data, self.round)
-        return ConsensusLocal(
-            piece.scale, data, self.regularizer or Zero(), self.function, self.proximal, self.gradient_noise
-        )
+        return ConsensusLocal(piece.scale, data, self.regularizer or Zero(), self.function, self.proximal, self.gradient_noise)
 
     def _known_constants(self) -> Known:
         return Known(*self.curvature, self.source).times(self.n * self.weights)
