@@ -201,7 +201,8 @@ def step_warning(problem: Coupled, algorithm: Any) -> list[str]:
     if step is None or bound is None or not np.isfinite(problem.pricing.largest):
         return []
     if np.ndim(step):
-        beyond, allowed = float(np.max(np.asarray(step) * problem.pricing.diagonal)) * problem.pricing.scaled, 2.0
+        beyond = float(np.max(np.asarray(step) * problem.pricing.diagonal)) * problem.pricing.scaled
+        allowed = float(bound(facts_of(problem))) * problem.pricing.largest
         said = f"one of its scaled steps α_j ω M_jj is {beyond:.3g}"
     else:
         beyond, allowed = float(step), float(bound(facts_of(problem)))
