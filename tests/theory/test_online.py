@@ -431,7 +431,7 @@ def test_contractions_are_refused_where_they_are_not_known():
     problem, common = market(), shared()
     with pytest.raises(TypeError, match="pass factor="):
         tw.online.contraction(problem, tw.OptimisticDual(step_size=0.1))
-    with pytest.raises(ValueError, match="was left open; pass result.algorithm"):
+    with pytest.raises(ValueError, match="was left open"):
         tw.online.contraction(problem, tw.DualAscent())
     with pytest.raises(ValueError, match="expected everybody"):
         tw.online.contraction(problem, tw.DualAscent(cohort=2, step_size=0.1))
@@ -493,7 +493,7 @@ def test_a_ramp_is_predicted_without_lag():
         for method in (tw.PredictionCorrection(step_size=0.3, extrapolation=0.0), tw.DualAscent(step_size=0.3))
     ]
     assert np.array_equal(*same)
-    with pytest.raises(ValueError, match="extrapolation=1.5"):
+    with pytest.raises(ValueError, match=r"extrapolation=1\.5"):
         tw.PredictionCorrection(extrapolation=1.5)
 
 

@@ -85,7 +85,7 @@ def pricing(problem: "Coupled") -> Pricing:
             values, basis = jnp.linalg.eigh(H[0])
             extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
             low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
-            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0])) / (1 + high))
+            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0][None])) / (1 + high))
             floor = d * jnp.finfo(start.dtype).eps * high
             exact = jnp.where(values > floor, values, 0)
             B = A @ basis
