@@ -39,9 +39,8 @@ def pushed_until_ten(data, k):
 
 def market(seed=0, n=5, d=3, m=2, **options):
     rng = np.random.default_rng(seed)
-    options = {"signal": rising, "data_signal": swaying} | options
-    coupling = rng.normal(size=(n, m, d))
-    return tw.allocation(rng.uniform(1, 3, (n, d)), rng.normal(size=(n, d)), rng.normal(size=m), coupling=coupling, **options)
+    options = {"signal": rising, "data_signal": swaying, "coupling": rng.normal(size=(n, m, d))} | options
+    return tw.allocation(rng.uniform(1, 3, (n, d)), rng.normal(size=(n, d)), rng.normal(size=m), **options)
 
 
 def shared(seed=0, n=6, d=3, **options):

@@ -89,7 +89,7 @@ def pricing(problem: "Coupled") -> Pricing:
             floor = d * jnp.finfo(start.dtype).eps * high
             exact = jnp.where(values > floor, values, 0)
             B = A @ basis
-            M = (B / jnp.where(exact > 0, exact, 1)) @ B.T
+            M = (B / jnp.where(exact > 0, exact, 1)[None]) @ B.T
             flat = jnp.any(exact == 0)
             if given_mu is not None:
                 M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
@@ -166,6 +166,6 @@ def reach(local, quantity, A, start):
         low, high = (ravel_pytree(bound)[0] - start for bound in r.bounds(local.x0))
         # Bounds beyond all numbers stand for none.
         low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
-        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low, A * high)), axis=1)
+        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low[None], A * high[None])), axis=1)
         return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
     return jnp.full_like(quantity, -jnp.inf), jnp.full_like(quantity, jnp.inf)
