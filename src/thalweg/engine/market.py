@@ -146,5 +146,5 @@ def target(reference: Any, problem: Any) -> Float[Array, "..."]:
     """The reference's plans as rows `[n, d]`; a row of NaN when there is none."""
     if reference is None:
         return jnp.full(problem.size, jnp.nan, problem.dtype)
-    plans = getattr(reference, "x", reference)
+    plans = jax.tree.map(jnp.asarray, getattr(reference, "x", reference))
     return jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans)

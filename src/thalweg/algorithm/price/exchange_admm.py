@@ -13,7 +13,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows, Sum
 
 from .plan import Plan, told
-from .steps import check_rows, row_penalties
+from .steps import RowReal, check_rows, row_penalties
 
 
 class Answered(Plan):
@@ -65,7 +65,7 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
     """
 
     cohort: Cohort | int | None = None
-    penalty: Real | Float[Array, " m"] | None = None
+    penalty: RowReal | None = None
     relaxation: Real = 1.0
     adaptive: Literal["balance", "spectral"] | None = eqx.field(static=True, default="balance")
     balance: Real = 5.0

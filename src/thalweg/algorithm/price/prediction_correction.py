@@ -12,7 +12,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows
 
 from .plan import Market, Plan, residuals, told
-from .steps import check_rows, row_steps
+from .steps import RowReal, check_rows, row_steps
 
 
 class PredictedMarket(Market):
@@ -50,7 +50,7 @@ class PredictionCorrection(ServerAlgorithm[Plan]):
     """
 
     cohort: Cohort | int | None = None
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: RowReal | None = None
     extrapolation: Real = 1.0
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows()}

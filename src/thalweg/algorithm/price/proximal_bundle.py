@@ -15,7 +15,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows, Sum
 
 from .plan import told
-from .steps import check_rows
+from .steps import RowReal, check_rows
 
 MASTER_STEPS = 2000
 
@@ -72,7 +72,7 @@ class ProximalBundle(ServerAlgorithm[Plans]):
 
     cohort: Cohort | int | None = None
     cuts: int = eqx.field(static=True, default=30)
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: RowReal | None = None
     gain: Real = 0.1
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows(), "cost": Sum()}

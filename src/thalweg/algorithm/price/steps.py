@@ -4,10 +4,15 @@ import dataclasses
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Facts
+from thalweg.algorithm.step import Real
 
 T = TypeVar("T")
+
+# A hyper-parameter, or one for each row.
+RowReal = Real | Float[Array, " m"] | Float[np.ndarray, " m"]
 
 
 def check_rows(algorithm: Any, name: str) -> None:
