@@ -100,7 +100,7 @@ def summarised(executor, problem, k, price, movement, found, apart) -> MarketSna
     """From every agent's (value, quantity, bound, squared error, finite); `apart` `[n]` are squared distances of prices."""
     value, quantity, low, square, finite, rows = executor.everyone((*found, problem.pieces.rows))
 
-    def network(coupling, price, movement, value, quantity, low, square, finite, rows, apart):
+    def network(coupling, k, price, movement, value, quantity, low, square, finite, rows, apart):
         here = coupling.at(k)
         total = _added(quantity, rows, coupling.m)
         objective, dual = jnp.sum(value), jnp.sum(low) - jnp.sum(price * here.total)
@@ -121,7 +121,19 @@ def summarised(executor, problem, k, price, movement, found, apart) -> MarketSna
         )
 
     return executor.network_role(
-        "network", network, problem.coupling, price, movement, value, quantity, low, square, finite, rows, apart
+        "network",
+        network,
+        problem.coupling,
+        jnp.asarray(k, jnp.int32),
+        price,
+        movement,
+        value,
+        quantity,
+        low,
+        square,
+        finite,
+        rows,
+        apart,
     )
 
 
@@ -135,7 +147,7 @@ def target(reference: Any, problem: Any) -> Float[Array, "..."]:
     """The reference's plans as rows `[n, d]`; a row of NaN when there is none."""
     if reference is None:
         return jnp.full(problem.size, jnp.nan, problem.dtype)
-    plans = getattr(reference, "x", reference)
+    plans = jax.tree.map(jnp.asarray, getattr(reference, "x", reference))
     shapes = lambda tree, extra: jax.tree.map(lambda leaf: (*extra, *np.shape(leaf)), tree)
     same = jax.tree.structure(plans) == jax.tree.structure(problem.x0)
     got, expected = shapes(plans, ()), shapes(problem.x0, (problem.n,))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from .loop import Records
-from .tabulate import Columns, Traffic, host
+from .tabulate import Columns, Traffic, host, of_round
 
 # Prices of more rows than this have no columns of their own.
 PRICE_COLUMNS = 32
@@ -18,14 +18,22 @@ class MarketTabulator:
     Args:
         sizes: payload of one agent's messages in a round, "up" and "down".
         row_names: of the coupling's rows.
-        optimum: cost of the reference, or None.
+        optimum: cost of the reference, `[K + 1]` where it moves, or None.
         has_target: whether "error" was measured against a reference.
         keep_agents: keep a row per agent.
+        prices: `[K + 1, m]` of a reference that moves, or None.
     """
 
     def __init__(
-        self, sizes: dict[str, int], row_names: tuple[str, ...], optimum: float | None, has_target: bool, keep_agents: bool
+        self,
+        sizes: dict[str, int],
+        row_names: tuple[str, ...],
+        optimum: Any,
+        has_target: bool,
+        keep_agents: bool,
+        prices: Any = None,
     ):
+        self.prices = prices
         self.sizes, self.row_names = sizes, row_names
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._traffic = Traffic(keep_agents)
@@ -69,9 +77,11 @@ class MarketTabulator:
         if len(self.row_names) <= PRICE_COLUMNS:
             scalars |= {f"price of {name}": snapshot.price[:, j] for j, name in enumerate(self.row_names)}
         if self.optimum is not None:
-            scalars["gap"] = snapshot.objective - self.optimum
+            scalars["gap"] = snapshot.objective - of_round(self.optimum, scalars["round"])
         if self.has_target:
             scalars["error"] = snapshot.error
+        if self.prices is not None:
+            scalars["price_error"] = np.linalg.norm(snapshot.price - of_round(self.prices, scalars["round"]), axis=1)
         agents = {}
         if self.keep_agents:
             agents = {"loss": snapshot.loss, "bytes": sent * self.sizes["up"]}

@@ -73,7 +73,7 @@ class Peers(Experiment, Program):
     def record(self, executor, rules: Rules, local: Local, shared: Shared, report) -> tuple[Local, Shared, Row]:
         k = shared.round
         regular = k % rules.every == 0
-        snapshot, x = measure(executor, self, local.agents, k, local.previous, k - shared.recorded, rules.reference)
+        snapshot, x = measure(executor, self, local.agents, k, local.previous, k - shared.recorded, rules.target(k))
         calm, done = shared.calm, shared.done
         if isinstance(local.flags, Flags):
             done = self.all_done(executor, local)

@@ -29,6 +29,7 @@ from .epoch import bring
 from .facts import gather_facts
 from .federate import federate
 from .loop import Rules
+from .moving import aim
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .simulated import Sharded, Simulated
@@ -90,7 +91,9 @@ def solve(
         engine: "simulated", "sharded" or "debug", or an engine object.
         deterministic: the same bits on every engine (float64, CPU); overrides the engine's own setting.
         report: fields of the agents' `Info` to keep in the history, for example ("gradient_norm",).
-        reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against.
+        reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against. Of a problem that
+            drifts: one for every round (`tw.online.references(problem, rounds)`); the history then has the tracking "error", "gap"
+            and "regret" of every round, measured before the agents see the data of that round.
         ids: `[n]` the agents' ids: who is who from epoch to epoch, and what random keys derive from; 0 … n−1 when None.
         start: continue from another result of the same algorithm in a new epoch: agents with an id of that run call
             `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ. Of a coupled problem
@@ -159,20 +162,20 @@ def solve(
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     rounds, seed = int(rounds), int(seed)
-    asked_every, every = every, int(every or max(1, rounds // 200))
-    target = setup.target_row(reference, problem)
+    asked_every, goal = every, aim(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
-        every=jnp.asarray(every, jnp.int32),
-        reference=target,
+        every=jnp.asarray(goal.every, jnp.int32),
+        reference=goal.row,
         limit=jnp.asarray(jnp.inf, problem.dtype),
         report=tuple(report),
         keep_agents=keep,
+        moving=goal.moving,
     )
     identity = setup.identified(
         problem, algorithm, seed, engine, start,
         network=f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
-        columns=f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
+        columns=f"reference: {goal.kind}, agents: {keep}, report: {', '.join(report) or 'none'}",
         link=f"{experiment.link!r} {setup.digest_of(experiment.link)}",
     )  # fmt: skip
     began = time.monotonic()
@@ -185,10 +188,9 @@ def solve(
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values()))
-    optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
-    tabulate = Tabulator(problem.n * problem.weights, message_bytes, optimum, reference is not None, keep)
+    tabulate = Tabulator(problem.n * problem.weights, message_bytes, goal.optimum, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), local)
-    run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
     config = _config(asked, algorithm, network, engine, seed, stop, rounds, facts)
     outcome, reason, tracking = setup.execute(

@@ -26,8 +26,9 @@ from . import setup
 from .driver import Run
 from .federate import CLIENT_ROWS, carried, in_words
 from .loop import Rules
-from .market import MarketGauge, target
+from .market import MarketGauge
 from .market_tabulate import MarketTabulator
+from .moving import aim
 from .plans import planned
 from .server import Server
 from .simulated import EventDriven
@@ -71,20 +72,21 @@ def trade(
         refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
     engine, program, plan = planned(engine, program)
     rounds, seed = int(rounds), int(seed)
-    asked_every, every = every, int(every or max(1, rounds // 200))
+    asked_every, goal = every, aim(reference, problem, problem, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
-        every=jnp.asarray(every, jnp.int32),
-        reference=target(reference, problem),
+        every=jnp.asarray(goal.every, jnp.int32),
+        reference=goal.row,
         limit=jnp.asarray(jnp.inf, problem.dtype),
         keep_agents=keep,
+        moving=goal.moving,
     )
     identity = setup.identified(
         problem, algorithm, seed, engine, start,
         cohort=repr(cohort),
         fleet="none" if fleet is None else setup.digest_of(fleet),
         ids=setup.digest_of(ids),
-        columns=f"reference: {reference is not None}, agents: {keep}",
+        columns=f"reference: {goal.kind}, agents: {keep}",
         link=f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
     )  # fmt: skip
     began = time.monotonic()
@@ -97,10 +99,9 @@ def trade(
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
     sizes = engine.bytes(program, local, shared)
-    optimum = getattr(reference, "objective", None)
-    tabulate = MarketTabulator(sizes, problem.row_names, optimum, reference is not None, keep)
+    tabulate = MarketTabulator(sizes, problem.row_names, goal.optimum, reference is not None, keep, goal.price)
     tabulate.resume(None, local)
-    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or (tuple(f"agent {i}" for i in range(problem.n)) if keep else ("all clients",))
     config = setup.stated(problem, "agents", algorithm, stop, rounds, seed) | {
         "network": f"one price-setter, {problem.n} agents, {problem.m} rows, {in_words(cohort, problem.n)} in each round",
@@ -119,7 +120,7 @@ def trade(
     plans = jax.vmap(unravel)(run.engine.estimates(program, run.local, run.shared))
     price = problem.coupling.project(run.engine.shared_answer(program, run.shared))
     certificate = certify(problem.at(run.round), price, plans)
-    if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(problem, price)) is not None:
+    if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(problem.at(run.round), price)) is not None:
         outcome, reason = Outcome.INFEASIBLE, proof
     sent, received = tabulate.traffic
     result = Result(
@@ -200,7 +201,7 @@ def check_market(problem: Coupled, algorithm: Any) -> None:
             'coupling(x, data_i) curves the wrong way: expected one that is convex where sense="<=", concave where sense=">="; a '
             "price finds nothing else"
         )
-    if problem.coupling.signal is not None or problem.data_signal is not None:
+    if problem.drifts:
         return
     slack = 1e-9 * (1 + np.abs(b))
     for j in np.flatnonzero((up & (found.least > b + slack)) | (down & (found.most < b - slack))):

@@ -74,6 +74,8 @@ class Result:
             ("duality_gap", "relative duality gap"),
             ("gap", "gap to the optimum"),
             ("error", "distance to the optimum"),
+            ("price_error", "distance to its price"),
+            ("regret", "dynamic regret"),
             ("consensus_error", "consensus error"),
             ("optimality", "optimality residual"),
         ):

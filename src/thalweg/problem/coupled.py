@@ -135,7 +135,9 @@ class Coupled(Scattered):
             that touch it).
         smoothness, strong_convexity: L_i and μ_i of the f_i over X_i, numbers or `[n]`; found from Hessians at a few points when
             left out.
-        signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k.
+        signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k, in the shapes
+            of data_i. `at(k)` is the problem of round k, and the problem itself is that of round 0. Constants that are left out are
+            found at round 0; shares are parts of `total` as it is given.
         constants: `constants(problem) -> Pricing`, where the constants of the dual are known in closed form.
         names: the agents' names. row_names: the rows'.
 
@@ -206,6 +208,9 @@ class Coupled(Scattered):
         device = checks.to_device(stacked, self.dtype)
         self.pieces = CoupledPiece(device, _shares(share, self.coupling, touched, n, self.dtype), touched)
         first = jax.tree.map(lambda leaf: leaf[0], device)
+        if data_signal is not None:
+            checks.signal(data_signal, first, "data_signal(data_i, k)", "one agent's data")
+            first = data_signal(first, self.round)
         checks.loss_function(cost, self.x0, first, "cost(x, data_i)")
         self._check_coupling(first, m if touched is None else touched.shape[1])
         self.solver = self._solver(best_response, solver, first)
@@ -276,7 +281,7 @@ class Coupled(Scattered):
         changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling.total)
         problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, b))
         object.__setattr__(problem, "memo", Memo())  # a static field, of a problem that nobody has seen yet
-        problem.memo.remember(jax.tree.leaves((problem.pieces, problem.x0)), found)
+        problem.memo.remember(jax.tree.leaves(eqx.filter(problem, eqx.is_array)), found)
         return problem
 
     def local(self, piece: CoupledPiece) -> CoupledLocal:
@@ -313,7 +318,7 @@ class Coupled(Scattered):
     @property
     def pricing(self) -> Pricing:
         """Constants of the dual problem; computed once."""
-        leaves = jax.tree.leaves((self.pieces, self.x0, self.coupling.total))
+        leaves = jax.tree.leaves(eqx.filter(self, eqx.is_array))
         if (found := self.memo.recall(leaves)) is None:
             found = (self.constants or pricing)(self)
             self.memo.remember(leaves, found)
@@ -376,9 +381,9 @@ def _checked_rows(rows: Any, n: int, m: int):
 
 def _shares(share: Any, coupling: Coupling, rows, n: int, dtype):
     """`[n, r]`."""
-    b = np.asarray(coupling.total, float)
+    b = np.asarray(coupling.initial, float)
     if share is None:
-        each = coupling.total / coupling.touching
+        each = coupling.initial / coupling.touching
         return jnp.broadcast_to(each, (n, len(b))) if rows is None else gathered(each, rows)
     array = np.asarray(share, float)
     expected = (n, len(b) if rows is None else rows.shape[1])
