@@ -34,9 +34,13 @@ class Pricing:
     Attributes:
         smoothness, strong_convexity: `[n]` L_i and μ_i of the f_i.
         gain: `[n]` ‖A_i‖².
+        reach: `[m]` max_i ‖row j of A_i‖².
         diagonal: `[m]` M_jj; infinite where somebody's cost is not strongly convex.
         largest: λmax(M), or a bound.
         scaled: λmax(D^−½ M D^−½) with D the diagonal, or a bound: at most the number of rows that an agent touches.
+        flattest: λmin(D^−½ M D^−½); 0 where M is not formed.
+        peak: `[m]` max_i (A_i H_i⁻¹ A_iᵀ)_jj.
+        steepest: a bound of λmax(P^−½ A_i H_i⁻¹ A_iᵀ P^−½) over the agents, with P = diag(peak): 1 where rows do not interact.
         touched: how many rows one agent touches at most; touching: `[m]` how many agents touch a row.
         lowest: `[n]` the smallest curvature that was seen, negative where a cost is not convex.
         total: `[m]` b.
@@ -47,9 +51,13 @@ class Pricing:
     smoothness: np.ndarray
     strong_convexity: np.ndarray
     gain: np.ndarray
+    reach: np.ndarray
     diagonal: np.ndarray
     largest: float
     scaled: float
+    flattest: float
+    peak: np.ndarray
+    steepest: float
     touched: int
     touching: np.ndarray
     lowest: np.ndarray
@@ -92,29 +100,48 @@ def pricing(problem: "Coupled") -> Pricing:
             low = high = mu
             M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
         diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
-        return low, high, jnp.sum(A**2), bend, diagonal, M if dense else jnp.zeros((0, 0), M.dtype)
+        width = 1 / jnp.sqrt(jnp.where(jnp.diagonal(M) > 0, jnp.diagonal(M), 1))
+        steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width, axis=1), initial=0)
+        own = low, high, jnp.sum(A**2), bend, steep
+        return *own, jnp.stack([diagonal, jnp.sum(A**2, axis=1)]), M if dense else jnp.zeros((0, 0), M.dtype)
 
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
-    low, high, gain, bend, diagonal, M = _gathered(problem, one, mu, batch)
+    low, high, gain, bend, steep, diagonal, (peak, reach), M = _gathered(problem, one, mu, batch)
     smooth = np.asarray(high, float) if given_L is None else given_L
     strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
     D = np.asarray(diagonal, float)
     touched = r
+    flattest = 0.0
     if not np.isfinite(D).all():
-        largest = scaled = np.inf
+        largest = scaled = steep = np.inf
     elif dense:
         M = np.asarray(M, float)
         scale = 1 / np.sqrt(np.where(D > 0, D, 1))
         largest = float(np.linalg.eigvalsh(M)[-1])
-        scaled = float(np.linalg.eigvalsh(scale[:, None] * M * scale)[-1])
+        flattest, scaled = np.linalg.eigvalsh(scale[:, None] * M * scale)[[0, -1]].tolist()
     else:
         largest, scaled = float(touched * D.max()), float(touched)
     source = "given" if not needs_hessian else "exact" if float(np.max(bend)) < 1e-6 else "estimated"
     convex = bool(np.min(np.asarray(low)) >= -1e-9 * max(1.0, float(np.max(smooth)))) if needs_hessian else True
-    touching, lowest = np.asarray(problem.coupling.touching, float), np.asarray(low, float)
-    gain, total = np.asarray(gain, float), np.asarray(problem.coupling.total, float)
-    return Pricing(smooth, strong, gain, D, largest, scaled, touched, touching, lowest, total, source, convex)
+    return Pricing(
+        smoothness=smooth,
+        strong_convexity=strong,
+        gain=np.asarray(gain, float),
+        reach=np.asarray(reach, float),
+        diagonal=D,
+        largest=largest,
+        scaled=scaled,
+        flattest=max(flattest, 0.0),
+        peak=np.asarray(peak, float),
+        steepest=steep,
+        touched=touched,
+        touching=np.asarray(problem.coupling.touching, float),
+        lowest=np.asarray(low, float),
+        total=np.asarray(problem.coupling.total, float),
+        source=source,
+        convex=convex,
+    )
 
 
 def _gathered(problem: "Coupled", one, mu, batch: int):
@@ -123,13 +150,21 @@ def _gathered(problem: "Coupled", one, mu, batch: int):
 
     @eqx.filter_jit
     def part(pieces, mu):
-        low, high, gain, bend, diagonal, M = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
-        rows = jnp.sum(diagonal, axis=0) if pieces.rows is None else scattered(diagonal, pieces.rows, m)
-        return low, high, gain, jnp.max(bend), rows, jnp.sum(M, axis=0)
+        low, high, gain, bend, steep, diagonals, M = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
+        diagonal = diagonals[:, 0]
+        if pieces.rows is None:
+            added, highest = jnp.sum(diagonal, axis=0), jnp.max(diagonals, axis=0)
+        else:
+            place = jnp.where(pieces.rows < 0, m, pieces.rows).reshape(-1)
+            most = lambda entries: jnp.zeros(m, entries.dtype).at[place].max(entries.reshape(-1), mode="drop")
+            added, highest = scattered(diagonal, pieces.rows, m), jnp.stack([most(diagonal), most(diagonals[:, 1])])
+        return low, high, gain, jnp.max(bend), jnp.max(steep), added, highest, jnp.sum(M, axis=0)
 
     found = []
     for start in range(0, n, batch):
         here = slice(start, min(n, start + batch))
         found.append(part(jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces), mu[here]))
     low, high, gain = (jnp.concatenate([f[j] for f in found]) for j in range(3))
-    return low, high, gain, max(float(f[3]) for f in found), sum(f[4] for f in found), sum(f[5] for f in found)
+    bend, steep = (max(float(f[j]) for f in found) for j in (3, 4))
+    highest = np.max([f[6] for f in found], axis=0)
+    return low, high, gain, bend, steep, sum(f[5] for f in found), highest, sum(f[7] for f in found)

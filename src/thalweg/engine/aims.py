@@ -1,0 +1,122 @@
+"""What peers are to find: one answer that all agree on, or a plan each and the price of what they share."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from thalweg.algorithm.base import Facts, PeerAlgorithm
+from thalweg.network import Network
+from thalweg.problem import Coupled, Problem
+from thalweg.problem.certificate import certify
+
+from . import refusals, setup
+from .driver import Run
+from .facts import gather_facts, of_network
+from .market import PeerMarketGauge, target
+from .market_tabulate import PeerMarketTabulator
+from .metrics import AgreementGauge, PeerGauge
+from .refusals_market import check_coupled
+from .stop import Stop
+from .tabulate import Tabulator
+from .trade import facts_of
+
+
+class Aim(abc.ABC):
+    """What a run of peers looks for."""
+
+    problem: Problem | Coupled
+    gauge: PeerGauge
+
+    @abc.abstractmethod
+    def facts(self, algorithm: PeerAlgorithm, network: Network) -> Facts:
+        """What the algorithm may choose its steps from."""
+
+    @abc.abstractmethod
+    def check_stop(self, stop: Stop | None) -> None:
+        """Refuse a stop rule that asks what this aim has not."""
+
+    @abc.abstractmethod
+    def target(self, reference: Any) -> Float[Array, "..."]:
+        """What estimates are compared with: `[d]`, or a row per agent; NaN where there is nothing."""
+
+    @abc.abstractmethod
+    def tabulator(self, message_bytes: int, reference: Any, keep_agents: bool) -> Any:
+        """Makes columns of records."""
+
+    @abc.abstractmethod
+    def answer(self, run: Run, algorithm: PeerAlgorithm) -> dict[str, Any]:
+        """Of the `Result`: x, agents, and price and certificate where there are any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OneAnswer(Aim):
+    """One answer for all; `asked` is the problem before anything was folded into it."""
+
+    problem: Problem
+    asked: Problem
+    gauge: PeerGauge = dataclasses.field(default_factory=AgreementGauge)
+
+    def facts(self, algorithm, network):
+        return gather_facts(self.problem, algorithm, network)
+
+    def check_stop(self, stop):
+        pass
+
+    def target(self, reference):
+        return setup.target_row(reference, self.problem)
+
+    def tabulator(self, message_bytes, reference, keep_agents):
+        found = reference is not None
+        optimum = float(self.asked.objective(setup.unraveller(self.problem)(self.target(reference)))) if found else None
+        return Tabulator(self.problem.n * self.problem.weights, message_bytes, optimum, found, keep_agents)
+
+    def answer(self, run, algorithm):
+        unravel = setup.unraveller(self.problem)
+        estimates = run.engine.estimates(run.experiment, run.local, run.shared)
+        return {"x": unravel(estimates.mean(0)), "agents": jax.vmap(unravel)(estimates)}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlansAndPrice(Aim):
+    """A plan for each agent, and a price."""
+
+    problem: Coupled
+    gauge: PeerGauge = dataclasses.field(default_factory=PeerMarketGauge)
+
+    def facts(self, algorithm, network):
+        return dataclasses.replace(facts_of(self.problem), **of_network(network))
+
+    def check_stop(self, stop):
+        if stop is not None and stop.distributed:
+            raise ValueError(
+                "Stop(distributed=True): got a Coupled problem, whose stop rule is its certificate, and no agent knows that; use "
+                "Stop() and a number of rounds"
+            )
+
+    def target(self, reference):
+        return target(reference, self.problem)
+
+    def tabulator(self, message_bytes, reference, keep_agents):
+        optimum = getattr(reference, "objective", None)
+        return PeerMarketTabulator(message_bytes, self.problem.row_names, optimum, reference is not None, keep_agents)
+
+    def answer(self, run, algorithm):
+        rows = run.engine.estimates(run.experiment, run.local, run.shared)
+        plans = jax.vmap(setup.unraveller(self.problem))(rows)
+        copies = np.asarray(jax.vmap(algorithm.price)(run.local.agents.state))
+        price = self.problem.coupling.project(jnp.asarray(copies.mean(0), self.problem.dtype))
+        now = self.problem.at(run.round)
+        return {"x": plans, "agents": plans, "price": np.asarray(price), "certificate": certify(now, price, plans)}
+
+
+def aim_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Aim:
+    """What this problem asks for, once it is known to have what the algorithm needs."""
+    if isinstance(problem, Coupled):
+        check_coupled(algorithm, problem)
+        return PlansAndPrice(problem)
+    return OneAnswer(refusals.check_problem(algorithm, problem), problem)
