@@ -18,6 +18,8 @@ from .steps import check_rows, network_spread, row_penalties
 
 # How the condition on the steps is divided between the couplings by prices and by the network.
 NETWORK_PART = 0.5
+# Of the costs' curvature along a row, the default price step.
+PRICE_PART = 1 / 6
 
 
 class PrimalDual(eqx.Module):
@@ -45,8 +47,8 @@ class DistributedPrimalDual(PricePeerAlgorithm[PrimalDual]):
 
     Args:
         step_size: τ, a number, one per agent (`tw.PerAgent`). Default: the bound for θ = ½, with the agent's own L_i.
-        price_step: σ, a number or `[m]`. Default: n/M_jj, the harmonic mean of the costs' curvature along row j; 1 where a cost
-            is not strongly convex.
+        price_step: σ, a number or `[m]`. Default: a sixth of n/M_jj, the harmonic mean of the costs' curvature along row j, or
+            of 1 where a cost is not strongly convex: measured, within 2 of the best on rings, paths and random networks.
         mixing: κ. Default: the bound for θ = ½.
 
     Laurent Condat, *A primal-dual splitting method for convex optimization involving Lipschitzian, proximable and linear
@@ -73,7 +75,7 @@ class DistributedPrimalDual(PricePeerAlgorithm[PrimalDual]):
 
     def resolve(self, facts: Facts) -> "DistributedPrimalDual":
         mixing = NETWORK_PART / network_spread(facts) if self.mixing is None else self.mixing
-        chosen = dataclasses.replace(row_penalties(self, facts, "price_step"), mixing=mixing)
+        chosen = dataclasses.replace(row_penalties(self, facts, name="price_step", part=PRICE_PART), mixing=mixing)
         if self.step_size is not None:
             return chosen
         return dataclasses.replace(chosen, step_size=PerAgent(chosen.step_bound(facts)))

@@ -66,8 +66,9 @@ def dual_facts(facts: Facts) -> tuple[Facts, np.ndarray]:
     return dataclasses.replace(facts, smoothness=steepest, strong_convexity=flattest, pricing=None), units
 
 
-def row_penalties(algorithm: T, facts: Facts, name: str = "penalty", share: bool = False) -> T:
-    """`algorithm` with an open penalty, its field `name`, filled: n_j/M_jj of row j, the harmonic mean of the costs' curvature along the row.
+def row_penalties(algorithm: T, facts: Facts, share: bool = False, *, name: str = "penalty", part: float = 1.0) -> T:
+    """`algorithm` with an open penalty, its field `name`, filled: `part` of n_j/M_jj of row j, which is the harmonic mean of the
+    costs' curvature along the row.
 
     1/M_jj with `share`, where all agents share one quadratic term. Where some cost is not strongly convex: 1.
     """
@@ -75,7 +76,7 @@ def row_penalties(algorithm: T, facts: Facts, name: str = "penalty", share: bool
         return algorithm
     diagonal, touching = facts.pricing.diagonal, 1.0 if share else facts.pricing.touching
     usable = np.isfinite(diagonal) & (diagonal > 0)
-    return dataclasses.replace(algorithm, **{name: np.where(usable, touching / np.where(usable, diagonal, 1), 1.0)})
+    return dataclasses.replace(algorithm, **{name: part * np.where(usable, touching / np.where(usable, diagonal, 1), 1.0)})
 
 
 def network_spread(facts: Facts) -> float:

@@ -40,8 +40,9 @@ class TrackingADMM(PricePeerAlgorithm[TrackedPlan]):
     members know is kept as their mean.
 
     Args:
-        penalty: ρ, a number or `[m]`. Default: n/M_jj, the harmonic mean of the costs' curvature along row j (rows need no
-            other scaling then); 1 where a cost is not strongly convex.
+        penalty: ρ, a number or `[m]`. Default: (1 − σ) n/M_jj, n/M_jj the harmonic mean of the costs' curvature along row j (rows
+            need no other scaling then), or 1 where a cost is not strongly convex. Prices that spread slowly must move slowly:
+            the factor 1 − σ was measured to be within 2 of the best on rings, paths, random and complete networks.
 
     The proof is for a network that does not change. Under symmetric loss and with sleeping agents the mean of d stays what it
     is, and the fixed points are the same: measured, it converges there too.
@@ -64,7 +65,7 @@ class TrackingADMM(PricePeerAlgorithm[TrackedPlan]):
         check_rows(self, "penalty")
 
     def resolve(self, facts: Facts) -> "TrackingADMM":
-        return row_penalties(self, facts)
+        return row_penalties(self, facts, part=1 - facts.sigma)
 
     def init(self, local, x0, context: Context) -> TrackedPlan:
         return self._begin(local, x0, 0 * local.share)
