@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Facts, PeerAlgorithm
 from thalweg.network import Network
+from thalweg.observe import Outcome
 from thalweg.problem import Coupled, Problem
-from thalweg.problem.certificate import certify
+from thalweg.problem.certificate import certify, infeasible
 
 from . import refusals, setup
 from .driver import Run
@@ -49,8 +50,8 @@ class Aim(abc.ABC):
         """Makes columns of records."""
 
     @abc.abstractmethod
-    def answer(self, run: Run, algorithm: PeerAlgorithm) -> dict[str, Any]:
-        """Of the `Result`: x, agents, and price and certificate where there are any."""
+    def answer(self, run: Run, algorithm: PeerAlgorithm, outcome: Outcome) -> dict[str, Any]:
+        """Of the `Result`: x, agents, and price and certificate where there are any; another outcome if they say so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ class OneAnswer(Aim):
         optimum = float(self.asked.objective(setup.unraveller(self.problem)(self.target(reference)))) if found else None
         return Tabulator(self.problem.n * self.problem.weights, message_bytes, optimum, found, keep_agents)
 
-    def answer(self, run, algorithm):
+    def answer(self, run, algorithm, outcome):
         unravel = setup.unraveller(self.problem)
         estimates = run.engine.estimates(run.experiment, run.local, run.shared)
         return {"x": unravel(estimates.mean(0)), "agents": jax.vmap(unravel)(estimates)}
@@ -105,13 +106,16 @@ class PlansAndPrice(Aim):
         optimum = getattr(reference, "objective", None)
         return PeerMarketTabulator(message_bytes, self.problem.row_names, optimum, reference is not None, keep_agents)
 
-    def answer(self, run, algorithm):
+    def answer(self, run, algorithm, outcome):
         rows = run.engine.estimates(run.experiment, run.local, run.shared)
         plans = jax.vmap(setup.unraveller(self.problem))(rows)
         copies = np.asarray(jax.vmap(algorithm.price)(run.local.agents.state))
         price = self.problem.coupling.project(jnp.asarray(copies.mean(0), self.problem.dtype))
-        now = self.problem.at(run.round)
-        return {"x": plans, "agents": plans, "price": np.asarray(price), "certificate": certify(now, price, plans)}
+        found = {"x": plans, "agents": plans, "price": np.asarray(price)}
+        found["certificate"] = certify(self.problem.at(run.round), price, plans)
+        if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(self.problem, price)) is not None:
+            found |= {"outcome": Outcome.INFEASIBLE, "reason": proof}
+        return found
 
 
 def aim_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Aim:

@@ -109,7 +109,15 @@ class PeerMarketGauge(PeerGauge):
             # Disagreement is between prices of the right sign: a copy may be on its way there.
             apart = jnp.sum((local.public.project(own) - price) ** 2)
             finite = jnp.isfinite(value) & all_finite((row, state))
-            return value, local.quantity(plan), low, jnp.sum((row - reference) ** 2), finite, apart, jnp.sum((own - before) ** 2)
+            return (
+                value,
+                local.quantity(plan),
+                low,
+                jnp.sum((row - reference) ** 2),
+                finite,
+                apart,
+                jnp.sum((own - before) ** 2),
+            )
 
         tile = lambda v, d: jnp.broadcast_to(v, (prices.shape[0], d))
         target = tile(reference, e.problem.size) if reference.ndim == 1 else executor.share(reference)

@@ -10,7 +10,7 @@ from thalweg.problem import Coupled
 from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.regularizer import Zero
 
-from .trade import check_convex
+from .trade import check_market
 
 
 def check_coupled(algorithm: PeerAlgorithm, problem: Coupled) -> None:
@@ -22,8 +22,8 @@ def check_coupled(algorithm: PeerAlgorithm, problem: Coupled) -> None:
     name = type(algorithm).__name__
     if problem.pieces.rows is not None:
         raise ValueError(
-            f"{name}: peers agree on the prices of all rows, got rows= with {problem.pieces.rows.shape[1]} of {problem.m} rows for an "
-            "agent; return all rows from coupling(x, data_i), with zeros where the agent touches none, or use a price-setter "
+            f"{name}: peers agree on the prices of all rows, got rows= with {problem.pieces.rows.shape[1]} of {problem.m} rows for "
+            "an agent; return all rows from coupling(x, data_i), with zeros where the agent touches none, or use a price-setter "
             "(tw.DualAscent, tw.ExchangeADMM)"
         )
     if problem.coupling.signal is not None:
@@ -31,11 +31,15 @@ def check_coupled(algorithm: PeerAlgorithm, problem: Coupled) -> None:
             f"{name}: peers hold fixed shares of the total, got signal=, which moves it; use a price-setter (tw.DualAscent, "
             "tw.ExchangeADMM)"
         )
-    check_convex(problem, algorithm)
+    check_market(problem, algorithm)
     if "projection" in algorithm.needs and _has_polyhedron(problem):
         raise ValueError(
             f"{name} projects onto X_i, got a Polyhedron, which has no projection in closed form; use tw.TrackingADMM() or "
             "tw.DualGradientTracking(), which ask for best responses"
+        )
+    if "affine" in algorithm.needs and not problem.pricing.affine:
+        raise ValueError(
+            f"{name} needs g_i(x) = A_i x + c_i, got a coupling(x, data_i) that bends; use tw.DualGradientTracking()"
         )
     if "smooth" in algorithm.needs and not problem.pricing.smoothness.max() > 0:
         raise ValueError(f"{name} needs smooth costs with some curvature, got linear ones; use tw.TrackingADMM()")

@@ -141,7 +141,7 @@ def execute(
     run: Run,
     rounds: int,
     *,
-    every: int | np.integer | None,
+    every: Any,
     checkpoint: str | Path | None,
     resume: bool,
     identity: dict[str, Any],
@@ -174,7 +174,7 @@ def execute(
     return outcome, reason, tracking
 
 
-def _check_resumed(run: Run, rounds: int, every: int | None) -> None:
+def _check_resumed(run: Run, rounds: int, every: Any) -> None:
     """What was asked for fits what the folder holds."""
     if run.round > rounds:
         raise ValueError(f"solve(resume=True, rounds={rounds}): the run is at round {run.round} already; pass more rounds")

@@ -194,9 +194,7 @@ def solve(
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,
     )  # fmt: skip
     result = Result(
-        **aim.answer(run, algorithm),
-        outcome=outcome,
-        reason=reason,
+        **{"outcome": outcome, "reason": reason} | aim.answer(run, algorithm, outcome),
         rounds=run.round,
         history=run.history,
         ledger=Ledger(

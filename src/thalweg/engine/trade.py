@@ -16,8 +16,8 @@ from thalweg.algorithm.step import traced
 from thalweg.cohort import Registry
 from thalweg.message.payload import HEADER_BYTES
 from thalweg.message.stage import Identity
-from thalweg.observe import History, Ledger, Result
-from thalweg.problem.certificate import certify
+from thalweg.observe import History, Ledger, Outcome, Result
+from thalweg.problem.certificate import certify, infeasible
 from thalweg.problem.coupled import Coupled
 from thalweg.problem.regularizer import Zero
 
@@ -39,7 +39,7 @@ def trade(
 ) -> Result:  # fmt: skip
     """`solve` with a price-setter; arguments as there."""
     refusals.check_arguments(problem, algorithm, rounds, every, seed, stop, uplink, downlink, fleet, None)
-    check_convex(problem, algorithm)
+    check_market(problem, algorithm)
     cohort = refusals.cohort_of(algorithm, problem.n)
     algorithm = algorithm.resolve(facts_of(problem))
     said = [*refusals.server_warnings(algorithm, cohort, fleet), *step_warning(problem, algorithm)]
@@ -113,6 +113,9 @@ def trade(
     unravel = setup.unraveller(problem)
     plans = jax.vmap(unravel)(run.engine.estimates(program, run.local, run.shared))
     price = problem.coupling.project(run.engine.shared_answer(program, run.shared))
+    certificate = certify(problem.at(run.round), price, plans)
+    if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(problem, price)) is not None:
+        outcome, reason = Outcome.INFEASIBLE, proof
     sent, received = tabulate.traffic
     result = Result(
         x=plans,
@@ -140,7 +143,7 @@ def trade(
         records=(run.local.records, run.shared.central),
         ids=ids,
         price=np.asarray(price),
-        certificate=certify(problem.at(run.round), price, plans),
+        certificate=certificate,
     )
     tracking.finish(result)
     return result
@@ -159,20 +162,41 @@ def facts_of(problem: Coupled) -> Facts:
     )
 
 
-def check_convex(problem: Coupled, algorithm: Any) -> None:
-    """Prices find nothing but convex optima."""
-    if not problem.pricing.convex:
-        i = int(np.argmin(problem.pricing.lowest))
+def check_market(problem: Coupled, algorithm: Any) -> None:
+    """Prices find nothing but convex optima, and only where there is a feasible plan."""
+    found, name = problem.pricing, type(algorithm).__name__
+    if not found.convex:
+        i = int(np.argmin(found.lowest))
         who = problem.names[i] if problem.names else f"agent {i}"
         raise ValueError(
-            f"{type(algorithm).__name__} needs convex costs, got one with negative curvature {problem.pricing.lowest[i]:.4g} "
-            f"({who}); a price cannot hold a plan inside a non-convex cost: convexify it"
+            f"{name} needs convex costs, got one with negative curvature {found.lowest[i]:.4g} ({who}); a price cannot hold a "
+            "plan inside a non-convex cost: convexify it"
+        )
+    rows, b = problem.coupling, np.asarray(problem.coupling.total, float)
+    up, down = np.asarray(rows.high) > 0, np.asarray(rows.low) < 0
+    if not found.affine and (up & down).any():
+        raise ValueError(
+            f"coupling(x, data_i) is not affine, and row {problem.row_names[int(np.argmax(up & down))]!r} is an equality, which "
+            'makes no convex problem; use sense="<=" where Σ g_i ≤ b is what is meant'
+        )
+    if problem.coupling.signal is not None or problem.data_signal is not None:
+        return
+    slack = 1e-9 * (1 + np.abs(b))
+    for j in np.flatnonzero((up & (found.least > b + slack)) | (down & (found.most < b - slack))):
+        raise ValueError(
+            f"total of {problem.row_names[j]!r}: got {b[j]:.6g}, and the agents together can only reach {found.least[j]:.6g} … "
+            f"{found.most[j]:.6g}: no plan is feasible; change the total, or the agents' bounds"
         )
 
 
 def step_warning(problem: Coupled, algorithm: Any) -> list[str]:
     """A step beyond the provable bound."""
     step, bound = getattr(algorithm, "step_size", None), getattr(algorithm, "step_bound", None)
+    if "strongly_convex" in algorithm.needs and not np.isfinite(problem.pricing.largest):
+        return [
+            f"{type(algorithm).__name__}: costs are not strongly convex, so best responses jump, and no price alone clears the "
+            "market; use tw.ExchangeADMM(), tw.ProximalBundle() or tw.DualSubgradient()"
+        ]
     if step is None or bound is None or not np.isfinite(problem.pricing.largest):
         return []
     if np.ndim(step):

@@ -134,6 +134,7 @@ class Coupled(Scattered):
         smoothness, strong_convexity: L_i and μ_i of the f_i over X_i, numbers or `[n]`; found from Hessians at a few points when
             left out.
         signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k.
+        constants: `constants(problem) -> Pricing`, where the constants of the dual are known in closed form.
         names: the agents' names. row_names: the rows'.
 
     Raises:
@@ -153,6 +154,7 @@ class Coupled(Scattered):
     quantities: Callable = eqx.field(static=True)
     of_data: Callable | None = eqx.field(static=True)
     data_signal: Callable | None = eqx.field(static=True)
+    constants: Callable | None = eqx.field(static=True)
     names: tuple[str, ...] | None = eqx.field(static=True)
     row_names: tuple[str, ...] = eqx.field(static=True)
     memo: Memo = eqx.field(static=True, repr=False)
@@ -175,6 +177,7 @@ class Coupled(Scattered):
         strong_convexity: Any = None,
         signal: Callable | None = None,
         data_signal: Callable | None = None,
+        constants: Callable | None = None,
         names: Sequence[str] | None = None,
         row_names: Sequence[str] | None = None,
     ):
@@ -193,7 +196,8 @@ class Coupled(Scattered):
         self.row_names = tuple(row_names or (f"row {j}" for j in range(m)))
         if len(self.row_names) != m:
             raise ValueError(f"row_names: got {len(self.row_names)}, expected {m}, one per row of the coupling")
-        self.function, self.quantities, self.data_signal, self.memo = cost, coupling, data_signal, Memo()
+        self.function, self.quantities, self.data_signal = cost, coupling, data_signal
+        self.constants, self.memo = constants, Memo()
         self.of_data = local if callable(local) and not isinstance(local, eqx.Module) else None
         self.feasible = None if self.of_data else (Zero() if local is None else local)
         self.curvature = checks.vector(smoothness, n, "smoothness"), checks.vector(strong_convexity, n, "strong_convexity")
@@ -282,7 +286,7 @@ class Coupled(Scattered):
         """Constants of the dual problem; computed once."""
         leaves = jax.tree.leaves((self.pieces, self.x0))
         if (found := self.memo.recall(leaves)) is None:
-            found = pricing(self)
+            found = (self.constants or pricing)(self)
             self.memo.remember(leaves, found)
         return found
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg.problem.coupling import scattered
+from thalweg.problem.regularizer import Box
 
 if TYPE_CHECKING:
     from thalweg.problem.coupled import Coupled
@@ -33,8 +34,7 @@ class Pricing:
 
     Attributes:
         smoothness, strong_convexity: `[n]` L_i and μ_i of the f_i.
-        gain: `[n]` ‖A_i‖².
-        reach: `[m]` max_i ‖row j of A_i‖².
+        gain: `[n]` ‖A_i‖². row_gain: `[m]` max_i ‖row j of A_i‖².
         diagonal: `[m]` M_jj; infinite where somebody's cost is not strongly convex.
         largest: λmax(M), or a bound.
         scaled: λmax(D^−½ M D^−½) with D the diagonal, or a bound: at most the number of rows that an agent touches.
@@ -45,13 +45,14 @@ class Pricing:
         lowest: `[n]` the smallest curvature that was seen, negative where a cost is not convex.
         total: `[m]` b.
         source: "exact" (quadratic costs, affine coupling), "given", or "estimated" (from second derivatives at a few points).
-        convex: whether no negative curvature was seen.
+        convex: whether no negative curvature was seen; affine: whether the g_i are.
+        least, most: `[m]` what Σ g_i can be over the X_i; infinite where that is not known.
     """
 
     smoothness: np.ndarray
     strong_convexity: np.ndarray
     gain: np.ndarray
-    reach: np.ndarray
+    row_gain: np.ndarray
     diagonal: np.ndarray
     largest: float
     scaled: float
@@ -64,6 +65,9 @@ class Pricing:
     total: np.ndarray
     source: str
     convex: bool
+    affine: bool
+    least: np.ndarray
+    most: np.ndarray
 
 
 def pricing(problem: "Coupled") -> Pricing:
@@ -81,7 +85,8 @@ def pricing(problem: "Coupled") -> Pricing:
         local = problem.local(piece)
         cost = lambda row: local.value(unravel(row))
         A = jax.jacobian(lambda row: local.quantity(unravel(row)))(start)
-        bend = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
+        twist = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
+        bend, span = twist, reach(local, local.quantity(problem.x0), A, start)
         if needs_hessian:
             H = [jax.hessian(cost)(point) for point in points]
             values, basis = jnp.linalg.eigh(H[0])
@@ -102,19 +107,19 @@ def pricing(problem: "Coupled") -> Pricing:
         diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
         width = 1 / jnp.sqrt(jnp.where(jnp.diagonal(M) > 0, jnp.diagonal(M), 1))
         steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width, axis=1), initial=0)
-        own = low, high, jnp.sum(A**2), bend, steep
-        return *own, jnp.stack([diagonal, jnp.sum(A**2, axis=1)]), M if dense else jnp.zeros((0, 0), M.dtype)
+        extent = {"twist": twist, "bend": bend, "steep": steep}
+        sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
+        return (low, high, jnp.sum(A**2)), extent, (diagonal, jnp.sum(A**2, axis=1)), sums
 
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
-    low, high, gain, bend, steep, diagonal, (peak, reach), M = _gathered(problem, one, mu, batch)
+    (low, high, gain), extent, (peak, row_gain), ((diagonal, *span), M) = _gathered(problem, one, mu, batch)
     smooth = np.asarray(high, float) if given_L is None else given_L
     strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
     D = np.asarray(diagonal, float)
-    touched = r
-    flattest = 0.0
+    touched, flattest, steepest = r, 0.0, extent["steep"]
     if not np.isfinite(D).all():
-        largest = scaled = steep = np.inf
+        largest = scaled = steepest = np.inf
     elif dense:
         M = np.asarray(M, float)
         scale = 1 / np.sqrt(np.where(D > 0, D, 1))
@@ -122,49 +127,67 @@ def pricing(problem: "Coupled") -> Pricing:
         flattest, scaled = np.linalg.eigvalsh(scale[:, None] * M * scale)[[0, -1]].tolist()
     else:
         largest, scaled = float(touched * D.max()), float(touched)
-    source = "given" if not needs_hessian else "exact" if float(np.max(bend)) < 1e-6 else "estimated"
+    source = "given" if not needs_hessian else "exact" if extent["bend"] < 1e-6 else "estimated"
     convex = bool(np.min(np.asarray(low)) >= -1e-9 * max(1.0, float(np.max(smooth)))) if needs_hessian else True
+    least, most = (np.asarray(bound, float) for bound in span)
     return Pricing(
         smoothness=smooth,
         strong_convexity=strong,
         gain=np.asarray(gain, float),
-        reach=np.asarray(reach, float),
+        row_gain=np.asarray(row_gain, float),
         diagonal=D,
         largest=largest,
         scaled=scaled,
         flattest=max(flattest, 0.0),
         peak=np.asarray(peak, float),
-        steepest=steep,
+        steepest=steepest,
         touched=touched,
         touching=np.asarray(problem.coupling.touching, float),
         lowest=np.asarray(low, float),
         total=np.asarray(problem.coupling.total, float),
         source=source,
         convex=convex,
+        affine=extent["twist"] < 1e-6,
+        least=least,
+        most=most,
     )
 
 
 def _gathered(problem: "Coupled", one, mu, batch: int):
-    """`one` of every agent, in batches; rows and matrices are summed as they come."""
+    """`one` of every agent, in batches; rows and matrices are summed, and the highest taken, as they come."""
     n, m = problem.n, problem.m
 
     @eqx.filter_jit
     def part(pieces, mu):
-        low, high, gain, bend, steep, diagonals, M = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
-        diagonal = diagonals[:, 0]
-        if pieces.rows is None:
-            added, highest = jnp.sum(diagonal, axis=0), jnp.max(diagonals, axis=0)
-        else:
-            place = jnp.where(pieces.rows < 0, m, pieces.rows).reshape(-1)
-            most = lambda entries: jnp.zeros(m, entries.dtype).at[place].max(entries.reshape(-1), mode="drop")
-            added, highest = scattered(diagonal, pieces.rows, m), jnp.stack([most(diagonal), most(diagonals[:, 1])])
-        return low, high, gain, jnp.max(bend), jnp.max(steep), added, highest, jnp.sum(M, axis=0)
+        each, extent, peaks, (rows, M) = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
+        added = lambda leaf: jnp.sum(leaf, axis=0) if pieces.rows is None else scattered(leaf, pieces.rows, m)
+        highest = lambda leaf: jnp.max(leaf, axis=0) if pieces.rows is None else _highest(leaf, pieces.rows, m)
+        sums = jax.tree.map(added, rows), jnp.sum(M, axis=0)
+        return each, jax.tree.map(jnp.max, extent), jax.tree.map(highest, peaks), sums
 
     found = []
     for start in range(0, n, batch):
         here = slice(start, min(n, start + batch))
         found.append(part(jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces), mu[here]))
-    low, high, gain = (jnp.concatenate([f[j] for f in found]) for j in range(3))
-    bend, steep = (max(float(f[j]) for f in found) for j in (3, 4))
-    highest = np.max([f[6] for f in found], axis=0)
-    return low, high, gain, bend, steep, sum(f[5] for f in found), highest, sum(f[7] for f in found)
+    each, extent, peaks, sums = zip(*found, strict=True)
+    together = lambda how, parts: jax.tree.map(lambda *leaves: how(leaves), *parts)
+    extent, peaks = together(lambda leaves: float(max(leaves)), extent), together(lambda leaves: np.max(leaves, axis=0), peaks)
+    return together(jnp.concatenate, each), extent, peaks, together(sum, sums)
+
+
+def _highest(entries, rows, m: int):
+    """max over agents of their entries ≥ 0, row by row."""
+    place = jnp.where(rows < 0, m, rows).reshape(-1)
+    return jnp.zeros(m, entries.dtype).at[place].max(entries.reshape(-1), mode="drop")
+
+
+def reach(local, quantity, A, start):
+    """(least, most) of each of the quantities g(x) = `quantity` + A (x − `start`) over an agent's X_i; infinite if not known."""
+    r = local.feasible
+    if isinstance(r, Box):
+        low, high = (ravel_pytree(bound)[0] - start for bound in r.bounds(local.x0))
+        # Bounds beyond all numbers stand for none.
+        low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
+        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low, A * high)), axis=1)
+        return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
+    return jnp.full_like(quantity, -jnp.inf), jnp.full_like(quantity, jnp.inf)

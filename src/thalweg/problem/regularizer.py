@@ -287,6 +287,8 @@ def box(low: PyTree, high: PyTree) -> Regularizer:
     Raises:
         ValueError: a bound is NaN, or low > high somewhere.
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((low, high))):  # data of an agent, looked at before
+        return Box(low, high)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((low, high))]
     if any(np.isnan(leaf).any() for leaf in leaves):
         raise ValueError("box: got NaN among the bounds, expected numbers; use -inf or inf for a side left open")

@@ -9,6 +9,7 @@ from .dual_subgradient import DualSubgradient
 from .exchange_admm import ExchangeADMM
 from .laplacian_gradient import LaplacianGradient
 from .method_of_multipliers import MethodOfMultipliers
+from .proximal_bundle import ProximalBundle
 from .tracking_admm import TrackingADMM
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "ExchangeADMM",
     "LaplacianGradient",
     "MethodOfMultipliers",
+    "ProximalBundle",
     "TrackingADMM",
 ]

@@ -16,8 +16,8 @@ class PricePeerAlgorithm(PeerAlgorithm[State]):
     `local` is a `CoupledLocal`: f_i, g_i, X_i, the agent's `share` b_i of the total, Σ_i b_i = b, and the rows' senses
     (`local.public`). `estimate(state)` is the agent's plan x_i. All agents touch all rows.
 
-    `needs` knows, beside what `PeerAlgorithm` says: "projection" (X_i has one, which a `Polyhedron` has not), "exchange"
-    (equalities, no X_i, and g_i(x) = A_i x + c_i with A_i orthogonal).
+    `needs` knows, beside what `PeerAlgorithm` says: "projection" (X_i has one, which a `Polyhedron` has not), "affine" (g_i),
+    "exchange" (equalities, no X_i, and g_i(x) = A_i x + c_i with A_i orthogonal).
     """
 
     @abc.abstractmethod

@@ -40,7 +40,7 @@ class ConsensusDualDecomposition(PricePeerAlgorithm[PricedAverage]):
     Args:
         step_size: α, a number or `[m]`. Default: n/(ω M_jj) of row j, as `DualAscent` for the mean of the agents; n/(1 + |b_j|),
             a typical price over a typical quantity, where some cost is not strongly convex.
-        power: p in (½, 1].
+        power: p in (½, 1]. The smaller, the sooner averages forget the first rounds.
         burn_in: rounds that the averages leave out; the limit does not depend on it.
 
     Alessandro Falsone, Kostas Margellos, Simone Garatti, Maria Prandini, *Dual decomposition for multi-agent distributed
@@ -48,16 +48,14 @@ class ConsensusDualDecomposition(PricePeerAlgorithm[PricedAverage]):
     """
 
     step_size: Real | Float[Array, " m"] | None = None
-    power: Real = 0.75
+    power: Real = 0.6
     burn_in: Whole = 0
 
     combine: ClassVar[dict[str, Combine]] = {"price": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic"})
     handles: ClassVar[frozenset[str]] = frozenset({"prices"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric"})
-    claims: ClassVar[Claims] = Claims(
-        exact=True, rate="sublinear", theorem="Falsone, Margellos, Garatti and Prandini 2017"
-    )
+    claims: ClassVar[Claims] = Claims(exact=True, rate="sublinear", theorem="Falsone, Margellos, Garatti and Prandini 2017")
 
     def __check_init__(self):
         check_rows(self, "step_size")

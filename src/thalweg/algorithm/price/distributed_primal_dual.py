@@ -63,7 +63,7 @@ class DistributedPrimalDual(PricePeerAlgorithm[PrimalDual]):
     mixing: Real | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"price": Mix()}
-    needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "projection"})
+    needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "projection", "affine"})
     handles: ClassVar[frozenset[str]] = frozenset({"prices", "local_steps"})
     exact_under: ClassVar[frozenset[str]] = frozenset({"symmetric", "asleep"})
     claims: ClassVar[Claims] = Claims(exact=True, rate="linear", theorem="Condat 2013; Vũ 2013 (convergence)")
@@ -82,7 +82,7 @@ class DistributedPrimalDual(PricePeerAlgorithm[PrimalDual]):
 
     def step_bound(self, facts: Facts) -> np.ndarray:
         """`[n]`, with the largest κ that `mixing` allows."""
-        bend = facts.local_smoothness / 2 + np.sum(self.price_step * facts.pricing.reach) / (1 - NETWORK_PART)
+        bend = facts.local_smoothness / 2 + np.sum(self.price_step * facts.pricing.row_gain) / (1 - NETWORK_PART)
         return 1 / np.where(bend > 0, bend, 1)
 
     def init(self, local, x0, context: Context) -> PrimalDual:

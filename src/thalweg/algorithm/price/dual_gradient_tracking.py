@@ -35,9 +35,9 @@ class DualGradientTracking(PricePeerAlgorithm[DualTracking]):
         x_i ← argmin_x∈X_i f_i(x) + ⟨λ_i, g_i(x)⟩
         y_i ← Σ_j w_ij y_j + g_i(x_i) − g_i(x_i, previous)
 
-    with Π onto the prices that a row's sense allows, λ_i(0) = 0 and y_i(0) = g_i(x_i(0)) − b_i, so that mean(y) = (Σ g_i(x_i) − b)/n
-    in every round: at the limit λ = Π(λ + αȳ), which is complementarity. It is `ProximalTracking` on −Σ_i d_i, d_i the dual
-    function of agent i.
+    with Π onto the prices that a row's sense allows, λ_i(0) = 0 and y_i(0) = g_i(x_i(0)) − b_i, so that
+    mean(y) = (Σ g_i(x_i) − b)/n in every round: at the limit λ = Π(λ + αȳ), which is complementarity. It is `ProximalTracking`
+    on −Σ_i d_i, d_i the dual function of agent i.
 
     Needs strongly convex costs, else best responses jump. Without X_i, with smooth costs and independent rows, the dual is
     strongly concave and the rate linear; sublinear where constraints make best responses stand still.

@@ -23,15 +23,16 @@ class Trader(eqx.Module):
 
 
 class LaplacianGradient(PricePeerAlgorithm[Trader]):
-    """Laplacian-gradient dynamics: plans change by trading with neighbours alone, from whom it is worth less to whom it is worth more,
+    """Laplacian-gradient dynamics: neighbours trade, from the one to whom a unit is worth less to the one to whom it is worth more,
 
         x_i ← x_i − α Σ_j w_ij (∇f_i(x_i) − ∇f_j(x_j))
 
     from x_i(0) = b_i. What one agent gives, its neighbour takes, so that Σ_i x_i = b in every round, symmetric loss and sleeping
     agents included: it may be stopped at any time. Everybody's own price −∇f_i(x_i) is sent; at the limit they are equal.
 
-    More generally g_i(x) = A_i x + c_i with A_i orthogonal (x itself, its negative, another order of its entries): λ_i = −A_i ∇f_i(x_i)
-    and x_i ← x_i + α A_iᵀ Σ_j w_ij (λ_i − λ_j). Rows are equalities and there is no X_i, which a trade could leave.
+    More generally g_i(x) = A_i x + c_i with A_i orthogonal (x itself, its negative, another order of its entries):
+    λ_i = −A_i ∇f_i(x_i) and x_i ← x_i + α A_iᵀ Σ_j w_ij (λ_i − λ_j). Rows are equalities and there is no X_i, which a trade
+    could leave.
 
     It is gradient descent on Σ f_i in the metric of I − W: with smooth costs the objective never rises for
     α < 2/(L (1 − λ_min(W))), and with strongly convex ones it falls linearly, at equal curvatures by the factors
