@@ -275,7 +275,7 @@ def respond(values, i, price, penalty=0.0, target=0.0):
 @pytest.mark.parametrize("network", [RING, RANDOM], ids=["ring", "random"])
 def test_gradient_tracking_is_its_recursion_on_stacked_matrices(network):
     problem, share, *_ = coupled()
-    values, W, step = problem.pieces.data, network.mixing.toarray(), 0.3
+    values, W, step = problem.pieces.data, network.mixing.toarray(), 0.15
     values = {name: np.asarray(value) for name, value in values.items()}
     excess = lambda x: np.einsum("nij,nj->ni", values["A"], x) - share
     price = np.zeros((N, M))
@@ -424,8 +424,8 @@ def test_agents_in_another_order_end_in_another_order():
     )  # fmt: skip
     place = np.argsort(order)
     networks = (tw.network.from_edges(RANDOM.edges, N), tw.network.from_edges(place[RANDOM.edges], N))
-    plain, _ = run(problem, tw.DualGradientTracking(step_size=0.3), networks[0].with_failures(loss=0.2), 30)
-    again, _ = run(permuted, tw.DualGradientTracking(step_size=0.3), networks[1].with_failures(loss=0.2), 30, ids=order)
+    plain, _ = run(problem, tw.DualGradientTracking(step_size=0.15), networks[0].with_failures(loss=0.2), 30)
+    again, _ = run(permuted, tw.DualGradientTracking(step_size=0.15), networks[1].with_failures(loss=0.2), 30, ids=order)
     np.testing.assert_allclose(again, plain[order], rtol=1e-10, atol=1e-11)
 
 

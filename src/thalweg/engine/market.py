@@ -179,4 +179,10 @@ def target(reference: Any, problem: Any) -> Float[Array, "..."]:
     if reference is None:
         return jnp.full(problem.size, jnp.nan, problem.dtype)
     plans = getattr(reference, "x", reference)
-    return jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans)
+    rows = jnp.asarray(jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans))
+    if rows.shape != (problem.n, problem.size):
+        raise ValueError(
+            f"solve: the reference has {rows.shape[0]} plans of {rows.shape[1]} numbers, expected {problem.n} of {problem.size}: "
+            "one plan per agent; pass tw.reference(problem)"
+        )
+    return rows

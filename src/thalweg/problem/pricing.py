@@ -92,11 +92,11 @@ def pricing(problem: "Coupled") -> Pricing:
             values, basis = jnp.linalg.eigh(H[0])
             extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
             low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
-            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0])) / (1 + high))
+            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0][None])) / (1 + high))
             floor = d * jnp.finfo(start.dtype).eps * high
             exact = jnp.where(values > floor, values, 0)
             B = A @ basis
-            M = (B / jnp.where(exact > 0, exact, 1)) @ B.T
+            M = (B / jnp.where(exact > 0, exact, 1)[None]) @ B.T
             flat = jnp.any(exact == 0)
             if given_mu is not None:
                 M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
@@ -106,7 +106,7 @@ def pricing(problem: "Coupled") -> Pricing:
             M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
         diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
         width = 1 / jnp.sqrt(jnp.where(jnp.diagonal(M) > 0, jnp.diagonal(M), 1))
-        steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width, axis=1), initial=0)
+        steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width[None], axis=1), initial=0)
         extent = {"twist": twist, "bend": bend, "steep": steep}
         sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
         return (low, high, jnp.sum(A**2)), extent, (diagonal, jnp.sum(A**2, axis=1)), sums
@@ -188,6 +188,6 @@ def reach(local, quantity, A, start):
         low, high = (ravel_pytree(bound)[0] - start for bound in r.bounds(local.x0))
         # Bounds beyond all numbers stand for none.
         low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
-        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low, A * high)), axis=1)
+        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low[None], A * high[None])), axis=1)
         return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
     return jnp.full_like(quantity, -jnp.inf), jnp.full_like(quantity, jnp.inf)

@@ -13,7 +13,7 @@ from thalweg.algorithm.step import Real, Whole, fill
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm
-from .steps import check_rows
+from .steps import EachRow, check_rows
 
 
 class PricedAverage(eqx.Module):
@@ -47,7 +47,7 @@ class ConsensusDualDecomposition(PricePeerAlgorithm[PricedAverage]):
     optimization with coupling constraints*, Automatica 84, 2017.
     """
 
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: EachRow | None = None
     power: Real = 0.6
     burn_in: Whole = 0
 

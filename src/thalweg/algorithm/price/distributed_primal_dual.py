@@ -14,7 +14,7 @@ from thalweg.algorithm.trees import axpy
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm
-from .steps import check_rows, network_spread, row_penalties
+from .steps import EachRow, check_rows, network_spread, row_penalties
 
 # How the condition on the steps is divided between the couplings by prices and by the network.
 NETWORK_PART = 0.5
@@ -59,7 +59,7 @@ class DistributedPrimalDual(PricePeerAlgorithm[PrimalDual]):
     """
 
     step_size: Real | PerAgent | None = None
-    price_step: Real | Float[Array, " m"] | None = None
+    price_step: EachRow | None = None
     mixing: Real | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"price": Mix()}

@@ -9,12 +9,11 @@ from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Claims, Context, Facts, Info
 from thalweg.algorithm.peer.gradient_tracking import GradientTracking
-from thalweg.algorithm.step import Real
 from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm
-from .steps import check_rows, check_strongly_convex, dual_facts
+from .steps import EachRow, check_rows, check_strongly_convex, dual_facts
 
 
 class DualTracking(eqx.Module):
@@ -52,7 +51,7 @@ class DualGradientTracking(PricePeerAlgorithm[DualTracking]):
     Optimization 32, 2022.
     """
 
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: EachRow | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"price": Mix(), "tracker": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "strongly_convex"})

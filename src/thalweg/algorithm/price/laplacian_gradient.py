@@ -7,12 +7,12 @@ import jax
 from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Claims, Context, Facts, Info
-from thalweg.algorithm.step import Real, fill
+from thalweg.algorithm.step import fill
 from thalweg.algorithm.trees import minus, plus
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm
-from .steps import check_rows, network_spread
+from .steps import EachRow, check_rows, network_spread
 
 
 class Trader(eqx.Module):
@@ -48,7 +48,7 @@ class LaplacianGradient(PricePeerAlgorithm[Trader]):
     dispatch*, IEEE Transactions on Control of Network Systems 2, 2015.
     """
 
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: EachRow | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"price": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric", "smooth", "exchange"})

@@ -4,10 +4,15 @@ import dataclasses
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Facts, PeerAlgorithm
+from thalweg.algorithm.step import Real
 
 T = TypeVar("T")
+
+# A hyper-parameter of prices: a number, or `[m]`, one per row.
+EachRow = Real | Float[Array, " m"] | np.ndarray
 
 
 def check_rows(algorithm: Any, name: str) -> None:

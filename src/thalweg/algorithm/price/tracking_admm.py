@@ -6,11 +6,10 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Claims, Context, Facts, Info
-from thalweg.algorithm.step import Real
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm
-from .steps import check_rows, row_penalties
+from .steps import EachRow, check_rows, row_penalties
 
 
 class TrackedPlan(eqx.Module):
@@ -51,7 +50,7 @@ class TrackingADMM(PricePeerAlgorithm[TrackedPlan]):
     constraint-coupled optimization*, Automatica 117, 2020.
     """
 
-    penalty: Real | Float[Array, " m"] | None = None
+    penalty: EachRow | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"price": Mix(), "left": Mix()}
     needs: ClassVar[frozenset[str]] = frozenset({"doubly_stochastic", "symmetric"})
