@@ -4,7 +4,6 @@ Axes: `n` agents, `d` variables of one agent, `m` rows, `k` rounds.
 """
 
 import functools
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +94,7 @@ def data(n=N, m=M, seed=0):
 def coupled(n=N, m=M, units=1.0):
     """(problem, share, plans, price) with equalities, solved by its KKT system; rows in other `units`."""
     values, share = data(n, m)
-    values = {**values, "A": values["A"] * np.asarray(units) * np.ones(m)[:, None]}
+    values = {**values, "A": values["A"] * (units * np.ones(m))[:, None]}
     share = share * units
     b = share.sum(0)
     problem = tw.Coupled(
@@ -162,7 +161,7 @@ NETWORKS = {
     "asleep": RANDOM.with_failures(asleep=0.2),
     "periodic": PERIODIC,
 }
-QUICK = ("ring", "10 %")
+QUICK = ("10 %",)
 CASES = [
     pytest.param(kind, network, marks=[] if network in QUICK else [pytest.mark.slow]) for kind in EXACT for network in NETWORKS
 ]
@@ -195,7 +194,7 @@ def test_inequalities_and_boxes_end_at_the_solution_of_clarabel(kind, network):
     assert result.certificate.holds(gap=1e-9, violation=1e-9) and result.certificate.slackness < 1e-8
 
 
-@pytest.mark.parametrize("kind", [tw.TrackingADMM, tw.DistributedPrimalDual], ids=name)
+@pytest.mark.parametrize("kind", [tw.TrackingADMM, pytest.param(tw.DistributedPrimalDual, marks=pytest.mark.slow)], ids=name)
 def test_linear_bids_do_not_jump_where_a_method_holds_them(kind):
     problem, plans, price = bids()
     result = tw.solve(problem, kind(), RING, rounds=3000, reference=plans)
@@ -205,10 +204,11 @@ def test_linear_bids_do_not_jump_where_a_method_holds_them(kind):
 def test_averages_of_jumping_best_responses_clear_the_market_slowly():
     problem, plans, price = bids()
     result = tw.solve(
-        problem, tw.ConsensusDualDecomposition(), RING.with_failures(loss=0.1), rounds=8000, every=2000, reference=plans
+        problem, tw.ConsensusDualDecomposition(), RING.with_failures(loss=0.1), rounds=8000, every=1000, reference=plans
     )
     violation = result.history["violation"]
-    assert violation[-1] < 0.7 * violation[1] and violation[-1] < 0.1
+    # Of order 1/Σ c_k, which is k^−0.4.
+    assert violation[-1] < 0.6 * violation[0] and violation[-1] < 0.1
     assert abs(result.price - price)[0] < 0.05
     assert result.history["error"][-1] < 0.3
 
@@ -220,7 +220,9 @@ def test_averages_that_leave_out_the_first_rounds_are_close_to_the_solution_of_c
     assert result.history["error"][-1] < 0.05 and np.abs(result.price - price).max() < 0.05
 
 
-@pytest.mark.parametrize("failures", [{}, {"loss": 0.3}, {"asleep": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "failures", [{"loss": 0.3}, *(pytest.param(other, marks=pytest.mark.slow) for other in ({}, {"asleep": 0.2}))], ids=str
+)
 def test_trades_keep_the_sum_in_every_round_and_end_at_the_optimum(failures):
     problem, share, plans, price = allocation()
     network = RING.with_failures(**failures) if failures else RING
@@ -239,6 +241,7 @@ def test_trades_under_loss_per_direction_do_not_keep_the_sum_and_say_so():
     assert result.history["violation"][-1] > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EXACT, ids=name)
 def test_loss_per_direction_is_not_claimed_and_is_biased(kind):
     problem, _, plans, _ = coupled()
@@ -248,7 +251,7 @@ def test_loss_per_direction_is_not_claimed_and_is_biased(kind):
     assert not result.history["error"][-1] < 1e-3
 
 
-@pytest.mark.parametrize("kind", ALL, ids=name)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow if k in EXACT[1:] else []) for k in ALL], ids=name)
 def test_a_single_agent_solves_its_own_problem(kind):
     problem, _, plans, price = allocation(1) if kind is tw.LaplacianGradient else coupled(1)
     result = tw.solve(problem, kind(), tw.network.ring(1), rounds=3000, reference=plans)
@@ -272,7 +275,7 @@ def respond(values, i, price, penalty=0.0, target=0.0):
     )
 
 
-@pytest.mark.parametrize("network", [RING, RANDOM], ids=["ring", "random"])
+@pytest.mark.parametrize("network", [RANDOM, pytest.param(RING, marks=pytest.mark.slow)], ids=["random", "ring"])
 def test_gradient_tracking_is_its_recursion_on_stacked_matrices(network):
     problem, share, *_ = coupled()
     values, W, step = problem.pieces.data, network.mixing.toarray(), 0.15
@@ -391,20 +394,27 @@ def test_rate_of_trades_at_equal_curvature_is_that_of_the_network():
 
 
 def test_tracking_admm_on_a_complete_network_is_exchange_admm():
-    problem, share, *_ = coupled()
-    method = tw.ExchangeADMM(penalty=0.4, adaptive=None)
-    # The price-setter begins with nothing planned and left over nothing, peers with their shares: one round of the price apart.
-    server = tw.solve(problem, method, rounds=400)
-    peers = tw.solve(problem, tw.TrackingADMM(penalty=0.4), tw.network.complete(N), rounds=400)
-    np.testing.assert_allclose(peers.agents, server.agents, atol=1e-9)
-    rates = [r.history["violation"] for r in (server, peers)]
-    assert rates[1][30] == pytest.approx(rates[0][30], rel=0.5)
+    """From plans that leave nothing over, with which a price-setter begins: here nothing, and Σ b_i = 0."""
+    values, share = data()
+    share = share - share.mean(0)
+    problem = tw.Coupled(
+        quadratic,
+        values,
+        coupling=through,
+        total=np.zeros(M),
+        share=share,
+        x0=np.zeros(D),
+        solver=ClosedForm(exact_response, True),
+    )
+    server = tw.solve(problem, tw.ExchangeADMM(penalty=0.4, adaptive=None), rounds=12)
+    peers = tw.solve(problem, tw.TrackingADMM(penalty=0.4), tw.network.complete(N), rounds=12)
+    np.testing.assert_allclose(peers.agents, server.agents, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(peers.price, server.price, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", EXACT, ids=name)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EXACT[:2], ids=name)
 def test_units_of_the_rows_do_not_matter(kind):
-    if kind is tw.DistributedPrimalDual:
-        pytest.skip("its steps for plans are bounds over all rows, and its price steps follow the rows: checked by convergence")
     units = np.array([1e3, 1e-2])
     plain, scaled = (
         run(coupled(units=u)[0], tw.solve(coupled(units=u)[0], kind(), RING, rounds=0).algorithm, RING, 25)
@@ -477,7 +487,7 @@ def test_a_run_that_was_stopped_and_resumed_has_the_bits_of_one_that_was_not(kin
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.slow if k in EXACT[:2] else []) for k in (*EXACT, ALL[4])], ids=name
+    "kind", [pytest.param(k, marks=pytest.mark.slow if k in EXACT else []) for k in (*EXACT, ALL[4])], ids=name
 )
 def test_a_new_epoch_with_other_shares_and_one_agent_less_ends_at_its_own_optimum(kind):
     method = kind()
@@ -539,7 +549,7 @@ def test_rows_per_agent_are_left_out_when_asked_and_reports_kept():
 
 def test_messages_may_be_compressed():
     problem, _, plans, _ = coupled()
-    link = tw.message.chain(tw.message.cast(jnp.float32))
+    link = tw.message.chain(tw.message.cast("float32"))
     result = tw.solve(problem, tw.DualGradientTracking(), RING, rounds=400, link=link, reference=plans)
     assert result.history["error"][-1] < 1e-4
     assert result.ledger.message_bytes == 2 * M * 4
@@ -620,23 +630,18 @@ REFUSED = {
         lambda: tw.solve(small(), tw.TrackingADMM(), tw.network.from_edges(exports.ARCS, 6, directed=True), rounds=1),
         r"8 agents and the network 6|doubly stochastic",
     ),
-    "steps per agent": (
-        lambda: tw.solve(small(), tw.TrackingADMM(penalty=tw.PerAgent(np.ones(N))), RING, rounds=1),
-        r"limit would depend on the agents|expected a positive number",
-    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_impossible_combinations_are_refused(case):
     act, text = REFUSED[case]
-    with pytest.raises((ValueError, TypeError), match=text), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.raises((ValueError, TypeError), match=text):
         act()
 
 
 def test_methods_of_the_wrong_kind_are_refused():
-    with pytest.raises(TypeError, match="tw.TrackingADMM"):
+    with pytest.raises(TypeError, match=r"tw\.TrackingADMM"):
         tw.solve(small(), tw.GradientTracking(), RING, rounds=1)
     consensus = exports.problem("DGD", exports.data("DGD"))
     with pytest.raises(TypeError, match=r"TrackingADMM sets prices, got a EmpiricalRisk; expected a tw.Coupled problem"):

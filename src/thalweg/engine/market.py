@@ -99,8 +99,10 @@ class PeerMarketGauge(PeerGauge):
     def measure(self, executor, e, agents, k, previous, rounds, reference):
         prices = self.watched(executor, e, agents)
         n = executor.count(prices)
-        total = executor.total("price", prices)
-        price = executor.network_role("mean", lambda coupling, total: coupling.project(total / n), e.problem.coupling, total)
+        total = executor.total("sum of prices", prices)
+        price = executor.network_role(
+            "mean price", lambda coupling, total: coupling.project(total / n), e.problem.coupling, total
+        )
 
         def one(a, local, c, state, own, before, price, reference):
             plan = a.estimate(state)

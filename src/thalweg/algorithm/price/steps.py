@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Facts, PeerAlgorithm
-from thalweg.algorithm.step import Real
+from thalweg.algorithm.step import PerAgent, Real
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ def check_rows(algorithm: Any, name: str) -> None:
         ValueError: it is not.
     """
     value = getattr(algorithm, name)
-    if value is None or hasattr(value, "aval"):
+    if value is None or hasattr(value, "aval") or isinstance(value, PerAgent):  # the engine refuses one per agent
         return
     array = np.asarray(value, float)
     if array.ndim > 1 or not (np.isfinite(array).all() and (array > 0).all()):
