@@ -26,7 +26,7 @@ from . import refusals_server as refusals
 from . import setup
 from .driver import Run
 from .loop import Rules
-from .moving import aim
+from .moving import goal_of
 from .pace import expected_seconds
 from .plans import planned
 from .server import Server
@@ -80,7 +80,7 @@ def federate(
     engine, program, plan = planned(engine, program, None if checkpoint is None else Path(checkpoint) / "records")
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)
-    asked_every, goal = every, aim(reference, problem, asked, rounds, every)
+    asked_every, goal = every, goal_of(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
         every=jnp.asarray(goal.every, jnp.int32),

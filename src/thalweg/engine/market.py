@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float
 
 from thalweg.problem.coupling import heard, scattered
 
-from .metrics import all_finite
+from .metrics import PeerGauge, all_finite
+from .peer_round import as_agents
 from .server_metrics import Gauge
 from .server_round import as_clients, client_context
 
@@ -88,6 +89,51 @@ class MarketGauge(Gauge):
 
     def belongs_to_agents(self):
         return self
+
+
+class PeerMarketGauge(PeerGauge):
+    """Of plans, and of a price of which everybody keeps a copy: the bound is that of the mean of all copies."""
+
+    def watched(self, executor, e, agents):
+        return as_agents(executor, e, "price", lambda a, local, c, state: a.price(state), agents.state)
+
+    def measure(self, executor, e, agents, k, previous, rounds, reference):
+        prices = self.watched(executor, e, agents)
+        n = executor.count(prices)
+        total = executor.total("sum of prices", prices)
+        price = executor.network_role(
+            "mean price", lambda coupling, total: coupling.project(total / n), e.problem.coupling, total
+        )
+
+        def one(a, local, c, state, own, before, price, reference):
+            plan = a.estimate(state)
+            low, _ = local.bound(price, plan)
+            row, value = ravel_pytree(plan)[0], local.value(plan)
+            # Disagreement is between prices of the right sign: a copy may be on its way there.
+            apart = jnp.sum((local.public.project(own) - price) ** 2)
+            finite = jnp.isfinite(value) & all_finite((row, state))
+            return (
+                value,
+                local.quantity(plan),
+                low,
+                jnp.sum((row - reference) ** 2),
+                finite,
+                apart,
+                jnp.sum((own - before) ** 2),
+            )
+
+        tile = lambda v, d: jnp.broadcast_to(v, (prices.shape[0], d))
+        target = tile(reference, e.problem.size) if reference.ndim == 1 else executor.share(reference)
+        *found, apart, moved = as_agents(
+            executor, e, "measure", one, agents.state, prices, previous, tile(price, e.problem.m), target, k=k
+        )
+        apart, moved = executor.everyone((apart, moved))
+        rms = lambda moved, rounds: jnp.sqrt(jnp.mean(moved)) / jnp.maximum(rounds, 1).astype(moved.dtype)
+        movement = executor.network_role("movement", rms, moved, jnp.asarray(rounds))
+        return summarised(executor, e.problem, k, price, movement, tuple(found), apart), prices
+
+    def settled(self, stop, snapshot):
+        return cleared(stop, snapshot)
 
 
 def cleared(stop: Any, snapshot: MarketSnapshot) -> Bool[Array, ""]:

@@ -15,7 +15,7 @@ from .market import target
 
 
 @dataclasses.dataclass(frozen=True)
-class Aim:
+class Goal:
     """What records are compared with.
 
     Attributes:
@@ -35,7 +35,7 @@ class Aim:
     price: np.ndarray | None = None
 
 
-def aim(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every: int | None) -> Aim:
+def goal_of(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every: int | None) -> Goal:
     """Of the user's `reference`; `asked` is the problem as it was stated.
 
     Raises:
@@ -43,7 +43,7 @@ def aim(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every
     """
     usual = int(every or max(1, rounds // 200))
     if not isinstance(reference, References):
-        return Aim(_row(reference, problem), False, _optimum(reference, problem, asked), usual, str(reference is not None))
+        return Goal(_row(reference, problem), False, _optimum(reference, problem, asked), usual, str(reference is not None))
     if rounds > reference.rounds:
         raise ValueError(
             f"solve(rounds={rounds}): got references of rounds 0 … {reference.rounds}; pass "
@@ -55,7 +55,7 @@ def aim(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every
             "between; pass every=1, or leave it out"
         )
     rows = np.stack([np.asarray(_row(reference.at(k), problem)) for k in range(rounds + 1)])
-    return Aim(jnp.asarray(rows), True, np.asarray(reference.objective), 1, "moving", reference.price)
+    return Goal(jnp.asarray(rows), True, np.asarray(reference.objective), 1, "moving", reference.price)
 
 
 def _row(reference: Any, problem: Scattered):

@@ -22,19 +22,18 @@ from thalweg.observe.trackers import Tracker
 from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
+from .aims import aim_of
 from .combining import weight_kinds
 from .debug import Debug
 from .driver import Run
 from .epoch import bring
-from .facts import gather_facts
 from .federate import federate
 from .loop import Rules
-from .moving import aim
+from .moving import goal_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .simulated import Sharded, Simulated
 from .stop import Stop
-from .tabulate import Tabulator
 from .tracking import checked_trackers
 from .trade import trade
 from .warm import WarmStart
@@ -140,11 +139,13 @@ def solve(
             "network.with_failures(…)"
         )
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
-    refusals.check_steps(algorithm, problem.n)
+    refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
-    asked, problem = problem, refusals.check_problem(algorithm, problem)
+    aim = aim_of(problem, algorithm)
+    aim.check_stop(stop)
+    asked, problem = problem, aim.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = gather_facts(problem, algorithm, network)
+    facts = aim.facts(algorithm, network)
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)
@@ -159,10 +160,11 @@ def solve(
         world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), not engine.deterministic),
         setting=make_setting(network, ids),
         key=jax.random.key_data(jax.random.key(seed)),
+        gauge=aim.gauge,
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     rounds, seed = int(rounds), int(seed)
-    asked_every, goal = every, aim(reference, problem, asked, rounds, every)
+    asked_every, goal = every, goal_of(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
         every=jnp.asarray(goal.every, jnp.int32),
@@ -188,7 +190,7 @@ def solve(
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values()))
-    tabulate = Tabulator(problem.n * problem.weights, message_bytes, goal.optimum, reference is not None, keep)
+    tabulate = aim.tabulator(message_bytes, goal, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), local)
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
@@ -197,13 +199,8 @@ def solve(
         run, rounds, every=asked_every, checkpoint=checkpoint, resume=resume, identity=identity, tabulate=tabulate, said=said,
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,
     )  # fmt: skip
-    unravel = setup.unraveller(problem)
-    estimates = run.engine.estimates(experiment, run.local, run.shared)
     result = Result(
-        x=unravel(estimates.mean(0)),
-        agents=jax.vmap(unravel)(estimates),
-        outcome=outcome,
-        reason=reason,
+        **{"outcome": outcome, "reason": reason} | aim.answer(run, algorithm, outcome),
         rounds=run.round,
         history=run.history,
         ledger=Ledger(
@@ -227,7 +224,7 @@ def solve(
     return result
 
 
-def _stop(stop: Stop | None, network: Network, problem: Problem) -> Stop | None:
+def _stop(stop: Stop | None, network: Network, problem: Problem | Coupled) -> Stop | None:
     """The stop rule with its diameter filled in."""
     if stop is None:
         return None

@@ -24,31 +24,27 @@ class Tabulator:
     def __init__(self, scale, message_bytes: int, optimum: Any, has_target: bool, keep_agents: bool):
         self.scale, self.message_bytes = np.asarray(scale), message_bytes
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
-        self._messages, self._counter = None, None
+        self._sent = Sent()
 
     def resume(self, messages: Any, local: Any) -> None:
         """Go on counting from `messages` sent so far, at the device's 32-bit counter."""
-        self._messages, self._counter = np.asarray(messages, np.int64), np.asarray(local.agents.sent, np.uint32)
+        self._sent.resume(messages, local)
 
     @property
     def counters(self) -> list[int]:
         """What `resume` wants."""
-        return self._messages.tolist()
+        return self.messages.tolist()
 
     @property
     def messages(self) -> np.ndarray:
         """`[n]` messages sent so far, int64."""
-        return self._messages
+        return self._sent.messages
 
     def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
         """(scalars `[count]`, per agent `[count, n]`)."""
         records = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
         snapshot = records.snapshot
-        # The device counts modulo 2³²; differences between records are right whatever the total.
-        counters = np.concatenate([self._counter[None], records.sent])
-        messages = self._messages + np.cumsum(np.diff(counters, axis=0).astype(np.int64), axis=0)
-        if count:
-            self._messages, self._counter = messages[-1], records.sent[-1]
+        messages = self._sent.count(records.sent)
         scalars = {
             "round": records.round.astype(np.int64),
             "objective": snapshot.objective,
@@ -82,6 +78,28 @@ def host(leaf) -> np.ndarray:
     """On the host; floats that NumPy does not know by itself (bfloat16) as float32, for files and data frames."""
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+class Sent:
+    """Messages that peers sent, counted from the device's counter.
+
+    The device counts modulo 2³²; differences between records are right whatever the total.
+    """
+
+    def __init__(self):
+        self.messages, self._counter = None, None
+
+    def resume(self, messages: Any, local: Any) -> None:
+        """Go on counting from `messages` sent so far, at the device's 32-bit counter."""
+        self.messages, self._counter = np.asarray(messages, np.int64), np.asarray(local.agents.sent, np.uint32)
+
+    def count(self, sent: np.ndarray) -> np.ndarray:
+        """Messages up to each of these records, `[count, n]`."""
+        counters = np.concatenate([self._counter[None], sent])
+        messages = self.messages + np.cumsum(np.diff(counters, axis=0).astype(np.int64), axis=0)
+        if len(sent):
+            self.messages, self._counter = messages[-1], sent[-1]
+        return messages
 
 
 class Traffic:

@@ -28,7 +28,7 @@ from .federate import CLIENT_ROWS, carried, in_words
 from .loop import Rules
 from .market import MarketGauge
 from .market_tabulate import MarketTabulator
-from .moving import aim
+from .moving import goal_of
 from .plans import planned
 from .server import Server
 from .simulated import EventDriven
@@ -72,7 +72,7 @@ def trade(
         refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
     engine, program, plan = planned(engine, program)
     rounds, seed = int(rounds), int(seed)
-    asked_every, goal = every, aim(reference, problem, problem, rounds, every)
+    asked_every, goal = every, goal_of(reference, problem, problem, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
         every=jnp.asarray(goal.every, jnp.int32),

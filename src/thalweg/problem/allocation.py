@@ -151,13 +151,14 @@ def network_utility(
 
 @jax.jit
 def _sums(data):
-    """Of separable quadratics: per agent max and min of a, Σ 1/a, and what Σ x can be."""
+    """Of separable quadratics: per agent max and min of a, Σ and max of 1/a, and what Σ x can be."""
     a, shape = data["a"], data["c"].shape
     wide = lambda leaf: jnp.broadcast_to(leaf, shape)
     unbounded = {"low": jnp.full((1, 1), -jnp.inf, a.dtype), "high": jnp.full((1, 1), jnp.inf, a.dtype)}
     low, high = (wide({**unbounded, **data}[name]) for name in ("low", "high"))
     low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
-    return a.max(1), a.min(1), jnp.sum(wide(1 / a), axis=0), jnp.sum(low, axis=0), jnp.sum(high, axis=0)
+    response = wide(1 / a)
+    return a.max(1), a.min(1), jnp.sum(response, axis=0), jnp.max(response, axis=0), jnp.sum(low, axis=0), jnp.sum(high, axis=0)
 
 
 def _separable(problem: Coupled) -> Pricing:
@@ -165,11 +166,12 @@ def _separable(problem: Coupled) -> Pricing:
     data = problem.pieces.data
     if problem.data_signal is not None:
         data = jax.vmap(problem.data_signal, (0, None))(data, problem.round)
-    largest, smallest, diagonal, least, most = (np.asarray(v, float) for v in _sums(data))
+    largest, smallest, diagonal, peak, least, most = (np.asarray(v, float) for v in _sums(data))
     n, m = problem.n, problem.m
     return Pricing(
-        smoothness=largest, strong_convexity=smallest, gain=np.full(n, float(m)), diagonal=diagonal,
-        largest=float(diagonal.max()), scaled=1.0, touched=m, touching=np.full(m, float(n)), lowest=smallest,
+        smoothness=largest, strong_convexity=smallest, gain=np.full(n, float(m)), row_gain=np.ones(m), diagonal=diagonal,
+        largest=float(diagonal.max()), scaled=1.0, flattest=1.0, peak=peak, steepest=1.0, touched=m,
+        touching=np.full(m, float(n)), lowest=smallest,
         total=np.asarray(problem.coupling.total, float), source="exact", convex=True, affine=True, least=least, most=most,
     )  # fmt: skip
 

@@ -42,11 +42,15 @@ class CoupledPiece(eqx.Module):
 
 
 class CoupledLocal(eqx.Module):
-    """The oracle of one agent: of f_i, g_i and X_i. A price `[r]` has one entry for each row that it touches."""
+    """The oracle of one agent: of f_i, g_i and X_i. A price `[r]` has one entry for each row that it touches.
+
+    `public` is what everybody knows of the rows: their total and their senses.
+    """
 
     data: PyTree
     share: Float[Array, " r"]
     rows: Int[Array, " r"] | None
+    public: Coupling
     x0: PyTree
     feasible: Regularizer | Polyhedron
     solver: Solver
@@ -288,7 +292,8 @@ class Coupled(Scattered):
         """The oracle of the agent that holds `piece` (one entry of `pieces`, without the leading axis)."""
         data = piece.data if self.data_signal is None else self.data_signal(piece.data, self.round)
         feasible = self.of_data(data) if self.of_data else self.feasible
-        return CoupledLocal(data, piece.share, piece.rows, self.x0, feasible, self.solver, self.function, self.quantities)
+        known = self.coupling, self.x0, feasible, self.solver
+        return CoupledLocal(data, piece.share, piece.rows, *known, self.function, self.quantities)
 
     def objective(self, plans: PyTree) -> Scalar:
         """Σ_i f_i(x_i) of plans with a leading axis n, with the costs of local terms. It says little without `violation(plans)`."""

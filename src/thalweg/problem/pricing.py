@@ -34,10 +34,13 @@ class Pricing:
 
     Attributes:
         smoothness, strong_convexity: `[n]` L_i and μ_i of the f_i.
-        gain: `[n]` ‖A_i‖².
+        gain: `[n]` ‖A_i‖². row_gain: `[m]` max_i ‖row j of A_i‖².
         diagonal: `[m]` M_jj; infinite where somebody's cost is not strongly convex.
         largest: λmax(M), or a bound.
         scaled: λmax(D^−½ M D^−½) with D the diagonal, or a bound: at most the number of rows that an agent touches.
+        flattest: λmin(D^−½ M D^−½); 0 where M is not formed.
+        peak: `[m]` max_i (A_i H_i⁻¹ A_iᵀ)_jj.
+        steepest: a bound of λmax(P^−½ A_i H_i⁻¹ A_iᵀ P^−½) over the agents, with P = diag(peak): 1 where rows do not interact.
         touched: how many rows one agent touches at most; touching: `[m]` how many agents touch a row.
         lowest: `[n]` the smallest curvature that was seen, negative where a cost is not convex.
         total: `[m]` b.
@@ -50,9 +53,13 @@ class Pricing:
     smoothness: np.ndarray
     strong_convexity: np.ndarray
     gain: np.ndarray
+    row_gain: np.ndarray
     diagonal: np.ndarray
     largest: float
     scaled: float
+    flattest: float
+    peak: np.ndarray
+    steepest: float
     touched: int
     touching: np.ndarray
     lowest: np.ndarray
@@ -73,18 +80,18 @@ def pricing(problem: "Coupled") -> Pricing:
     needs_hessian = given_mu is None or given_L is None
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
-    (low, high, gain), extent, ((diagonal, *span), M) = _gathered(problem, mu, batch)
+    (low, high, gain), extent, (peak, row_gain), ((diagonal, *span), M) = _gathered(problem, mu, batch)
     smooth = np.asarray(high, float) if given_L is None else given_L
     strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
     D = np.asarray(diagonal, float)
-    touched = r
+    touched, flattest, steepest = r, 0.0, extent["steep"]
     if not np.isfinite(D).all():
-        largest = scaled = np.inf
+        largest = scaled = steepest = np.inf
     elif dense:
         M = np.asarray(M, float)
         scale = 1 / np.sqrt(np.where(D > 0, D, 1))
         largest = float(np.linalg.eigvalsh(M)[-1])
-        scaled = float(np.linalg.eigvalsh(scale[:, None] * M * scale)[-1])
+        flattest, scaled = np.linalg.eigvalsh(scale[:, None] * M * scale)[[0, -1]].tolist()
     else:
         largest, scaled = float(touched * D.max()), float(touched)
     source = "given" if not needs_hessian else "exact" if extent["bend"] < 1e-6 else "estimated"
@@ -94,9 +101,13 @@ def pricing(problem: "Coupled") -> Pricing:
         smoothness=smooth,
         strong_convexity=strong,
         gain=np.asarray(gain, float),
+        row_gain=np.asarray(row_gain, float),
         diagonal=D,
         largest=largest,
         scaled=scaled,
+        flattest=max(flattest, 0.0),
+        peak=np.asarray(peak, float),
+        steepest=steepest,
         touched=touched,
         touching=np.asarray(problem.coupling.touching, float),
         lowest=np.asarray(low, float),
@@ -128,21 +139,30 @@ def _gathered(problem: "Coupled", mu, batch: int):
         here = slice(start, min(problem.n, start + batch))
         pieces = jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces)
         found.append(_part(problem.with_pieces(pieces), mu[here]))
-    each, extent, sums = zip(*found, strict=True)
+    each, extent, peaks, sums = zip(*found, strict=True)
     together = lambda how, parts: jax.tree.map(lambda *leaves: how(leaves), *parts)
-    return together(jnp.concatenate, each), together(lambda leaves: float(max(leaves)), extent), together(sum, sums)
+    extent, peaks = together(lambda leaves: float(max(leaves)), extent), together(lambda leaves: np.max(leaves, axis=0), peaks)
+    return together(jnp.concatenate, each), extent, peaks, together(sum, sums)
+
+
+def _highest(entries, rows, m: int):
+    """max over agents of their entries ≥ 0, row by row."""
+    place = jnp.where(rows < 0, m, rows).reshape(-1)
+    return jnp.zeros(m, entries.dtype).at[place].max(entries.reshape(-1), mode="drop")
 
 
 @eqx.filter_jit
 def _part(problem: "Coupled", mu):
     rows = problem.pieces.rows
-    each, extent, (sums, M) = jax.vmap(lambda piece, mu: _one(problem, piece, mu))(problem.pieces, mu)
+    each, extent, peaks, (sums, M) = jax.vmap(lambda piece, mu: _one(problem, piece, mu))(problem.pieces, mu)
     added = lambda leaf: jnp.sum(leaf, axis=0) if rows is None else scattered(leaf, rows, problem.m)
-    return each, jax.tree.map(jnp.max, extent), (jax.tree.map(added, sums), jnp.sum(M, axis=0))
+    highest = lambda leaf: jnp.max(leaf, axis=0) if rows is None else _highest(leaf, rows, problem.m)
+    sums = jax.tree.map(added, sums), jnp.sum(M, axis=0)
+    return each, jax.tree.map(jnp.max, extent), jax.tree.map(highest, peaks), sums
 
 
 def _one(problem: "Coupled", piece, mu):
-    """Of one agent: (lowest and highest curvature, ‖A‖²), how far from quadratic and affine, (diagonal and reach, M)."""
+    """Of one agent: (lowest and highest curvature, ‖A‖²), how far from quadratic and affine, peaks, (diagonal and reach, M)."""
     given_L, given_mu = problem.curvature
     start, unravel = ravel_pytree(problem.x0)
     d, dense = start.shape[0], problem.pieces.rows is None and problem.m <= DENSE_ROWS
@@ -179,9 +199,11 @@ def _one(problem: "Coupled", piece, mu):
         low = high = mu
         M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
     diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
-    extent = {"twist": twist, "bend": bend, "warp": warp}
+    width = 1 / jnp.sqrt(jnp.where(jnp.diagonal(M) > 0, jnp.diagonal(M), 1))
+    steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width[None], axis=1), initial=0)
+    extent = {"twist": twist, "bend": bend, "warp": warp, "steep": steep}
     sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
-    return (low, high, jnp.sum(A**2)), extent, sums
+    return (low, high, jnp.sum(A**2)), extent, (diagonal, jnp.sum(A**2, axis=1)), sums
 
 
 def reach(local, quantity, A, start):
