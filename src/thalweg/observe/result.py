@@ -140,11 +140,21 @@ def describe(algorithm: Any) -> str:
         value = getattr(algorithm, field.name)
         if value is None or value is False:
             continue
-        if isinstance(value, float):
-            value = f"{value:.4g}"
-        elif hasattr(value, "values") and np.ndim(getattr(value, "values", None)) == 1:
-            value = f"{np.min(value.values):.4g}…{np.max(value.values):.4g} per agent"
-        else:
-            value = repr(value)
-        parts.append(f"{field.name}={value}")
+        parts.append(f"{field.name}={printed(value)}")
     return f"{type(algorithm).__name__}({', '.join(parts)})"
+
+
+def printed(value: Any) -> str:
+    """A hyper-parameter: floats to four digits; of an array with an entry per agent or row, its ends."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if np.ndim(entries := getattr(value, "values", None)) == 1:
+        return f"{_ends(entries)} per agent"
+    if np.ndim(value) == 1 and hasattr(value, "dtype") and value.size:
+        return f"{_ends(value)} per row" if value.size > 1 else f"{value[0]:.4g}"
+    return repr(value)
+
+
+def _ends(values: Any) -> str:
+    low, high = f"{np.min(values):.4g}", f"{np.max(values):.4g}"
+    return low if low == high else f"{low}…{high}"
