@@ -44,7 +44,7 @@ def market_charts(result: "Result", column: Any) -> list["Chart"]:
         Line("disagreement about the price", column("consensus_error"), PURPLE, DOTTED),
     )
     cost = (
-        Line(f"cost of plans that meet the rows to {number(MEETS, 2)}", np.where(violation <= MEETS, objective, np.nan)),
+        Line(f"cost of the plans, violation at most {MEETS:g}", np.where(violation <= MEETS, objective, np.nan)),
         Line("cost at least", column("dual"), VERMILLION, DASHED),
     )
     residuals = (

@@ -30,6 +30,7 @@ def write_report(result: "Result", path: str | Path, tables: Iterable[Table] = (
 
     It shows the outcome, `tables`, the network with its agents coloured by loss or disagreement round by round, the way to
     the solution and to agreement per round and per byte, predicted and measured mixing, every agent, and the configuration.
+    Of a coupled problem also the certificate, the prices, gap and violation round by round, and plans where they are small.
     Values that are not finite leave gaps in the figures. Long histories are thinned evenly: see `result.history` for all.
 
     Raises:
@@ -47,6 +48,8 @@ def write_report(result: "Result", path: str | Path, tables: Iterable[Table] = (
 def page(result: "Result", tables: Sequence[Table] = ()) -> str:
     """The report as a string of HTML."""
     network = str(result.config.get("network", "")).partition(": ")[0] or f"{len(result.names):,} {member(result)}s"
+    if is_market(result):
+        network = f"{members(result):,} agents and {len(result.price):,} row{'s' * (len(result.price) != 1)}"
     title = f"{type(result.algorithm).__name__} on {network}"
     return Template(_template("report.html")).substitute(
         title=html.escape(title),
