@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
@@ -25,7 +26,7 @@ class MarketSnapshot(eqx.Module):
     """One record.
 
     Attributes:
-        objective: Σ f_i(x_i) at the agents' plans, below the optimum where `violation` is not 0.
+        objective: Σ f_i(x_i), with the costs of local terms, at the agents' plans, below the optimum where `violation` is not 0.
         dual: lower bound of the optimal cost at the price of the moment; −∞ where none is proved.
         gap: (objective − dual) / max(1, |dual|).
         violation: max_j |excess_j| / max(1, |b_j|) of Σ g_i(x_i).
@@ -67,7 +68,7 @@ class MarketGauge(Gauge):
             plan = a.estimate(server, state)
             low, _ = local.bound(heard(price, local.rows), plan)
             row = ravel_pytree(plan)[0]
-            value = local.value(plan)
+            value = local.cost(plan)
             finite = jnp.isfinite(value) & all_finite((row, state))
             return value, local.quantity(plan), low, jnp.sum((row - own) ** 2), finite
 
@@ -135,4 +136,13 @@ def target(reference: Any, problem: Any) -> Float[Array, "..."]:
     if reference is None:
         return jnp.full(problem.size, jnp.nan, problem.dtype)
     plans = getattr(reference, "x", reference)
-    return jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans)
+    shapes = lambda tree, extra: jax.tree.map(lambda leaf: (*extra, *np.shape(leaf)), tree)
+    same = jax.tree.structure(plans) == jax.tree.structure(problem.x0)
+    got, expected = shapes(plans, ()), shapes(problem.x0, (problem.n,))
+    if not same or got != expected:
+        raise ValueError(
+            f"solve: the reference has shape {got}, expected {expected}, a plan of every agent; pass tw.reference(problem)"
+        )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plans)):
+        raise ValueError("solve: the reference has NaN or infinite entries, expected finite ones; pass tw.reference(problem)")
+    return jnp.asarray(jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans))

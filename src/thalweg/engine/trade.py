@@ -41,12 +41,14 @@ def trade(
     refusals.check_arguments(problem, algorithm, rounds, every, seed, stop, uplink, downlink, fleet, None)
     check_market(problem, algorithm)
     cohort = refusals.cohort_of(algorithm, problem.n)
-    algorithm = algorithm.resolve(facts_of(problem))
-    said = [*refusals.server_warnings(algorithm, cohort, fleet), *step_warning(problem, algorithm)]
+    engine = setup.chosen_engine(engine, deterministic)
+    part = participation(cohort, fleet, engine, problem.n)
+    algorithm = algorithm.resolve(dataclasses.replace(facts_of(problem), participation=part))
+    said = [*refusals.server_warnings(algorithm, cohort, fleet), *lost_warning(algorithm, fleet, engine, problem.n)]
+    said += step_warning(problem, algorithm)
     ids = setup.checked_ids(ids, problem.n)
     keep = problem.n <= CLIENT_ROWS if keep_agents is None else keep_agents
     weights = jnp.ones(problem.n, problem.dtype)
-    engine = setup.chosen_engine(engine, deterministic)
     program = Server(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
@@ -162,6 +164,17 @@ def facts_of(problem: Coupled) -> Facts:
     )
 
 
+def participation(cohort: Any, fleet: Any, engine: Any, n: int) -> float:
+    """The part of the agents whose answers arrive in a round, as `Facts` has it.
+
+    Without rounds answers are late besides, by about as many updates as it takes to hear everybody: half of the part.
+    """
+    answered = 1.0 if fleet is None else 1 - float(np.max(fleet.dropout))
+    if isinstance(engine, EventDriven) and engine.buffer < n:
+        return answered * engine.buffer / (2 * n)
+    return answered * min(1.0, cohort.slots(n) / n)
+
+
 def check_market(problem: Coupled, algorithm: Any) -> None:
     """Prices find nothing but convex optima, and only where there is a feasible plan."""
     found, name = problem.pricing, type(algorithm).__name__
@@ -179,6 +192,11 @@ def check_market(problem: Coupled, algorithm: Any) -> None:
             f"coupling(x, data_i) is not affine, and row {problem.row_names[int(np.argmax(up & down))]!r} is an equality, which "
             'makes no convex problem; use sense="<=" where Σ g_i ≤ b is what is meant'
         )
+    if not found.bulging:
+        raise ValueError(
+            'coupling(x, data_i) curves the wrong way: expected one that is convex where sense="<=", concave where sense=">="; a '
+            "price finds nothing else"
+        )
     if problem.coupling.signal is not None or problem.data_signal is not None:
         return
     slack = 1e-9 * (1 + np.abs(b))
@@ -187,6 +205,22 @@ def check_market(problem: Coupled, algorithm: Any) -> None:
             f"total of {problem.row_names[j]!r}: got {b[j]:.6g}, and the agents together can only reach {found.least[j]:.6g} … "
             f"{found.most[j]:.6g}: no plan is feasible; change the total, or the agents' bounds"
         )
+
+
+def lost_warning(algorithm: Any, fleet: Any, engine: Any, n: int) -> list[str]:
+    """Answers that do not arrive, or arrive late, and a method that needs them."""
+    if isinstance(engine, EventDriven) and engine.buffer < n and "partial" not in algorithm.exact_under:
+        return [
+            f"EventDriven(buffer={engine.buffer}): {type(algorithm).__name__} diverges where many answers are late; use "
+            f"tw.DualAscent(), or a buffer nearer to {n}"
+        ]
+    lossy = fleet is not None and (float(np.max(fleet.dropout)) > 0 or fleet.selective)
+    if not lossy or "dropout" in algorithm.exact_under:
+        return []
+    return [
+        f"{type(algorithm).__name__} is exact when everybody answers in every round, and here answers are lost: its limit may be "
+        "wrong; look at the certificate, or use tw.DualAscent() or tw.ExchangeADMM()"
+    ]
 
 
 def step_warning(problem: Coupled, algorithm: Any) -> list[str]:
@@ -200,7 +234,8 @@ def step_warning(problem: Coupled, algorithm: Any) -> list[str]:
     if step is None or bound is None or not np.isfinite(problem.pricing.largest):
         return []
     if np.ndim(step):
-        beyond, allowed = float(np.max(np.asarray(step) * problem.pricing.diagonal)) * problem.pricing.scaled, 2.0
+        beyond = float(np.max(np.asarray(step) * problem.pricing.diagonal)) * problem.pricing.scaled
+        allowed = float(bound(facts_of(problem))) * problem.pricing.largest
         said = f"one of its scaled steps α_j ω M_jj is {beyond:.3g}"
     else:
         beyond, allowed = float(step), float(bound(facts_of(problem)))

@@ -24,7 +24,7 @@ from thalweg.algorithm import ServerAlgorithm, peer, price, server
 from thalweg.algorithm.step import PerAgent
 from thalweg.engine.checkpoint import META
 from thalweg.observe import History, Ledger, Outcome, Result, Table
-from thalweg.observe.result import printed
+from thalweg.observe.describing import shown
 from thalweg.problem import Certificate
 
 SOURCE, EXPERIMENT, RESULT, ARRAYS = "experiment.toml", "experiment.json", "result.json", "result.npz"
@@ -185,7 +185,7 @@ class Said(str):
 def _said(value: Any) -> Any:
     """A hyper-parameter of an algorithm with a server: plain values as they are, rules and solvers as they print."""
     plain = value is None or isinstance(value, bool | int | float | str | PerAgent)
-    return value if plain else float(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else {"said": printed(value)}
+    return value if plain else float(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else {"said": shown(value)}
 
 
 def _algorithm(name: str, arguments: dict[str, Any]) -> Any:

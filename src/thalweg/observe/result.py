@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .describing import describe
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
@@ -134,30 +135,3 @@ class Result:
         from .plot import plot
 
         return plot(self, path)
-
-
-def describe(algorithm: Any) -> str:
-    """`GradientTracking(step_size=0.1, order='atc')`: fields that are set, floats to four digits."""
-    parts = []
-    for field in dataclasses.fields(algorithm):
-        value = getattr(algorithm, field.name)
-        if value is None or value is False:
-            continue
-        parts.append(f"{field.name}={printed(value)}")
-    return f"{type(algorithm).__name__}({', '.join(parts)})"
-
-
-def printed(value: Any) -> str:
-    """A hyper-parameter: floats to four digits; of an array with an entry per agent or row, its ends."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if np.ndim(entries := getattr(value, "values", None)) == 1:
-        return f"{_ends(entries)} per agent"
-    if np.ndim(value) == 1 and hasattr(value, "dtype") and value.size:
-        return f"{_ends(value)} per row" if value.size > 1 else f"{value[0]:.4g}"
-    return repr(value)
-
-
-def _ends(values: Any) -> str:
-    low, high = f"{np.min(values):.4g}", f"{np.max(values):.4g}"
-    return low if low == high else f"{low}…{high}"

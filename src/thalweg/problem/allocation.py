@@ -10,10 +10,12 @@ Axes: `n` agents, `d` variables of one agent, `m` rows, `s` segments of a bid, `
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from thalweg.problem.coupled import Coupled
+from thalweg.problem.pricing import Pricing
 from thalweg.problem.regularizer import box
 from thalweg.problem.respond import ClosedForm, Descent
 
@@ -64,7 +66,7 @@ def allocation(
     options |= {"names": names, "row_names": row_names, "sense": sense}
     options |= {"x0": np.zeros(c.shape[1], dtype), "local": _box if bounded else None}
     if coupling is None:
-        options |= {"smoothness": _over(a, c, np.max), "strong_convexity": _over(a, c, np.min)}
+        options |= {"constants": _separable}
         return Coupled(_quadratic, data, coupling=_itself, total=total, solver=ClosedForm(_quadratic_response, True), **options)
     A = np.asarray(coupling, dtype)
     if A.ndim != 3 or A.shape[::2] != c.shape:
@@ -147,8 +149,26 @@ def network_utility(
     )  # fmt: skip
 
 
-def _over(a, c, reduce):
-    return reduce(np.broadcast_to(a, (len(c), c.shape[1] if a.ndim and a.shape[-1] > 1 else 1)), axis=1)
+@jax.jit
+def _sums(data):
+    """Of separable quadratics: per agent max and min of a, Σ 1/a, and what Σ x can be."""
+    a, shape = data["a"], data["c"].shape
+    wide = lambda leaf: jnp.broadcast_to(leaf, shape)
+    unbounded = {"low": jnp.full((1, 1), -jnp.inf, a.dtype), "high": jnp.full((1, 1), jnp.inf, a.dtype)}
+    low, high = (wide({**unbounded, **data}[name]) for name in ("low", "high"))
+    low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
+    return a.max(1), a.min(1), jnp.sum(wide(1 / a), axis=0), jnp.sum(low, axis=0), jnp.sum(high, axis=0)
+
+
+def _separable(problem: Coupled) -> Pricing:
+    """The constants of separable quadratics with A_i = I: M = diag(Σ_i 1/a_i)."""
+    largest, smallest, diagonal, least, most = (np.asarray(v, float) for v in _sums(problem.pieces.data))
+    n, m = problem.n, problem.m
+    return Pricing(
+        smoothness=largest, strong_convexity=smallest, gain=np.full(n, float(m)), diagonal=diagonal,
+        largest=float(diagonal.max()), scaled=1.0, touched=m, touching=np.full(m, float(n)), lowest=smallest,
+        total=np.asarray(problem.coupling.total, float), source="exact", convex=True, affine=True, least=least, most=most,
+    )  # fmt: skip
 
 
 def _finite(bound):

@@ -5,6 +5,7 @@
 Axes: `n` agents, `m` rows of the coupling, `r` rows that one agent touches.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +56,11 @@ class CoupledLocal(eqx.Module):
     def value(self, x: PyTree) -> Scalar:
         """f_i(x)."""
         return self.function(x, self.data)
+
+    def cost(self, x: PyTree) -> Scalar:
+        """f_i(x), and the cost of the local set where that is not only a set (an l1 term, for example)."""
+        r = self.feasible
+        return self.value(x) if isinstance(r, Polyhedron) or r.indicator else self.value(x) + r.value(x)
 
     def grad(self, x: PyTree) -> PyTree:
         """∇f_i(x)."""
@@ -130,6 +136,7 @@ class Coupled(Scattered):
         smoothness, strong_convexity: L_i and μ_i of the f_i over X_i, numbers or `[n]`; found from Hessians at a few points when
             left out.
         signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k.
+        constants: `constants(problem) -> Pricing`, where the constants of the dual are known in closed form.
         names: the agents' names. row_names: the rows'.
 
     Raises:
@@ -149,6 +156,7 @@ class Coupled(Scattered):
     quantities: Callable = eqx.field(static=True)
     of_data: Callable | None = eqx.field(static=True)
     data_signal: Callable | None = eqx.field(static=True)
+    constants: Callable | None = eqx.field(static=True)
     names: tuple[str, ...] | None = eqx.field(static=True)
     row_names: tuple[str, ...] = eqx.field(static=True)
     memo: Memo = eqx.field(static=True, repr=False)
@@ -171,6 +179,7 @@ class Coupled(Scattered):
         strong_convexity: Any = None,
         signal: Callable | None = None,
         data_signal: Callable | None = None,
+        constants: Callable | None = None,
         names: Sequence[str] | None = None,
         row_names: Sequence[str] | None = None,
     ):
@@ -189,7 +198,8 @@ class Coupled(Scattered):
         self.row_names = tuple(row_names or (f"row {j}" for j in range(m)))
         if len(self.row_names) != m:
             raise ValueError(f"row_names: got {len(self.row_names)}, expected {m}, one per row of the coupling")
-        self.function, self.quantities, self.data_signal, self.memo = cost, coupling, data_signal, Memo()
+        self.function, self.quantities, self.data_signal = cost, coupling, data_signal
+        self.constants, self.memo = constants, Memo()
         self.of_data = local if callable(local) and not isinstance(local, eqx.Module) else None
         self.feasible = None if self.of_data else (Zero() if local is None else local)
         self.curvature = checks.vector(smoothness, n, "smoothness"), checks.vector(strong_convexity, n, "strong_convexity")
@@ -220,7 +230,7 @@ class Coupled(Scattered):
         chosen.check(feasible)
         if best_response is None:
             return chosen
-        return ClosedForm(lambda question, data: best_response(question.price, data), augmented=False, otherwise=chosen)
+        return ClosedForm(OfPrice(best_response), augmented=False, otherwise=chosen)
 
     def _weakest(self) -> float:
         """min μ_i as far as the user gave it."""
@@ -248,12 +258,12 @@ class Coupled(Scattered):
         return CoupledLocal(data, piece.share, piece.rows, self.x0, feasible, self.solver, self.function, self.quantities)
 
     def objective(self, plans: PyTree) -> Scalar:
-        """Σ_i f_i(x_i) of plans with a leading axis n. It says little without `violation(plans)`."""
-        return jnp.sum(_each(self, lambda local, x: local.value(x), plans))
+        """Σ_i f_i(x_i) of plans with a leading axis n, with the costs of local terms. It says little without `violation(plans)`."""
+        return jnp.sum(_each(self, _cost, plans))
 
     def quantity(self, plans: PyTree) -> Float[Array, " m"]:
         """Σ_i g_i(x_i)."""
-        return self.added(_each(self, lambda local, x: local.quantity(x), plans))
+        return self.added(_each(self, _quantity, plans))
 
     def violation(self, plans: PyTree) -> Scalar:
         """max over rows of the distance to the right side of b, relative to max(1, |b|)."""
@@ -275,14 +285,32 @@ class Coupled(Scattered):
     @property
     def pricing(self) -> Pricing:
         """Constants of the dual problem; computed once."""
-        leaves = jax.tree.leaves((self.pieces, self.x0))
+        leaves = jax.tree.leaves((self.pieces, self.x0, self.coupling.total))
         if (found := self.memo.recall(leaves)) is None:
-            found = pricing(self)
+            found = (self.constants or pricing)(self)
             self.memo.remember(leaves, found)
         return found
 
     def __repr__(self) -> str:
         return f"Coupled({self.n} agents, {self.size} variables each, {self.m} rows, {self.dtype})"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfPrice:
+    """`best_response(price, data)` as an answer to a question; equal for equal functions, so that it compiles once."""
+
+    best_response: Callable
+
+    def __call__(self, question: Question, data: PyTree) -> PyTree:
+        return self.best_response(question.price, data)
+
+
+def _cost(local: CoupledLocal, x: PyTree) -> Scalar:
+    return local.cost(x)
+
+
+def _quantity(local: CoupledLocal, x: PyTree) -> Float[Array, " r"]:
+    return local.quantity(x)
 
 
 @eqx.filter_jit

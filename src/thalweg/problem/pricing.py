@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from thalweg.problem.coupling import scattered
-from thalweg.problem.regularizer import Box
+from thalweg.problem.coupling import heard, scattered
+from thalweg.problem.regularizer import Box, Regularizer
 
 if TYPE_CHECKING:
     from thalweg.problem.coupled import Coupled
@@ -42,7 +42,8 @@ class Pricing:
         lowest: `[n]` the smallest curvature that was seen, negative where a cost is not convex.
         total: `[m]` b.
         source: "exact" (quadratic costs, affine coupling), "given", or "estimated" (from second derivatives at a few points).
-        convex: whether no negative curvature was seen; affine: whether the g_i are.
+        convex: whether no negative curvature was seen; affine: whether the g_i are; bulging: whether they curve the way that their
+            rows' senses need, upwards where Σ g ≤ b, downwards where Σ g ≥ b.
         least, most: `[m]` what Σ g_i can be over the X_i; infinite where that is not known.
     """
 
@@ -61,27 +62,35 @@ class Pricing:
     affine: bool
     least: np.ndarray
     most: np.ndarray
+    bulging: bool = True
 
 
 def pricing(problem: "Coupled") -> Pricing:
-    """See `Pricing`. In float64, from derivatives at x0 and at two random points around it."""
+    """See `Pricing`. From derivatives at x0 and at two random points around it, in X_i where that can be projected onto."""
     given_L, given_mu = problem.curvature
     start, unravel = ravel_pytree(problem.x0)
     d, r = start.shape[0], problem.pieces.share.shape[1]
     dense = problem.pieces.rows is None and problem.m <= DENSE_ROWS
     spread = 0.1 * (1 + float(jnp.abs(start).max(initial=0)))
     points = [start, *(start + spread * jax.random.normal(jax.random.key(s), start.shape, start.dtype) for s in range(2))]
+    senses = problem.coupling.low, problem.coupling.high
     needs_hessian = given_mu is None or given_L is None
 
     def one(args):
         piece, mu = args
         local = problem.local(piece)
-        cost = lambda row: local.value(unravel(row))
-        A = jax.jacobian(lambda row: local.quantity(unravel(row)))(start)
-        twist = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
+        cost, quantity = (lambda row: local.value(unravel(row))), (lambda row: local.quantity(unravel(row)))
+        # Within X_i: elsewhere a cost may not be defined, or not convex.
+        set_ = local.feasible
+        inside = lambda row: ravel_pytree(set_.prox(unravel(row), 1.0))[0]
+        projects = isinstance(set_, Regularizer) and set_.indicator and not hasattr(set_, "reach")
+        around = [inside(row) for row in points] if projects else points
+        A = jax.jacobian(quantity)(start)
+        twist = jnp.max(jnp.abs(jax.jacobian(quantity)(points[1]) - A), initial=0)
+        warp = _wrong_way(quantity, around[1:], start, *(heard(bound, piece.rows) for bound in senses))
         bend, span = twist, reach(local, local.quantity(problem.x0), A, start)
         if needs_hessian:
-            H = [jax.hessian(cost)(point) for point in points]
+            H = [jax.hessian(cost)(point) for point in around]
             values, basis = jnp.linalg.eigh(H[0])
             extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
             low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
@@ -98,7 +107,7 @@ def pricing(problem: "Coupled") -> Pricing:
             low = high = mu
             M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
         diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
-        extent = {"twist": twist, "bend": bend}
+        extent = {"twist": twist, "bend": bend, "warp": warp}
         sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
         return (low, high, jnp.sum(A**2)), extent, sums
 
@@ -135,9 +144,21 @@ def pricing(problem: "Coupled") -> Pricing:
         source=source,
         convex=convex,
         affine=extent["twist"] < 1e-6,
+        bulging=extent["warp"] < 1e-6,
         least=least,
         most=most,
     )
+
+
+def _wrong_way(quantity, points, start, low, high):
+    """How much a row that is ≤ curves downwards, or one that is ≥ upwards, along a few directions."""
+    found = []
+    for seed, point in enumerate(points):
+        v = jax.random.normal(jax.random.key(2 + seed), start.shape, start.dtype)
+        along = lambda row, v=v: jax.jvp(quantity, (row,), (v,))[1]
+        second = jax.jvp(along, (point,), (v,))[1] / jnp.maximum(jnp.sum(v**2), 1e-12).astype(start.dtype)
+        found.append(jnp.max(jnp.where(low == 0, -second, jnp.where(high == 0, second, 0)), initial=0))
+    return jnp.max(jnp.stack(found))
 
 
 def _gathered(problem: "Coupled", one, mu, batch: int):
@@ -166,6 +187,8 @@ def reach(local, quantity, A, start):
         low, high = (ravel_pytree(bound)[0] - start for bound in r.bounds(local.x0))
         # Bounds beyond all numbers stand for none.
         low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
-        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low, A * high)), axis=1)
+        end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low[None], A * high[None])), axis=1)
         return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
+    if hasattr(r, "reach"):  # of agents in groups
+        return r.reach(quantity, A, start)
     return jnp.full_like(quantity, -jnp.inf), jnp.full_like(quantity, jnp.inf)

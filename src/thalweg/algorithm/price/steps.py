@@ -4,10 +4,15 @@ import dataclasses
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Facts
+from thalweg.algorithm.step import Real
 
 T = TypeVar("T")
+
+# A hyper-parameter of the rows: a number for all, or one for each.
+EachRow = Real | np.ndarray | Float[Array, " m"]
 
 
 def check_rows(algorithm: Any, name: str) -> None:
@@ -24,7 +29,7 @@ def check_rows(algorithm: Any, name: str) -> None:
         raise ValueError(f"{type(algorithm).__name__}({name}={value!r}): expected a positive number, or one per row")
 
 
-def row_steps(algorithm: T, facts: Facts, fraction: float = 1.0) -> T:
+def row_steps(algorithm: T, facts: Facts, fraction: Any = 1.0) -> T:
     """`algorithm` with an open step size filled: fraction/(ω M_jj) of row j.
 
     Raises:
