@@ -203,4 +203,4 @@ def target(reference: Any, problem: Any) -> Float[Array, "..."]:
         )
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plans)):
         raise ValueError("solve: the reference has NaN or infinite entries, expected finite ones; pass tw.reference(problem)")
-    return jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans)
+    return jnp.asarray(jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans))

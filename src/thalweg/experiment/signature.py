@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import AbstractArray
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from thalweg.algorithm.step import PerAgent
@@ -186,6 +188,8 @@ def kind_of(hint: Any) -> Kind | None:
     if origin in (tuple, list, Sequence):
         one = kind_of(get_args(hint)[0])
         return None if one is None else Kind(list[one.accepts], f"a list, each entry {one.words}", _listed(origin, one))
+    if inspect.isclass(hint) and issubclass(hint, AbstractArray) and hint.dim_str == "m":
+        return Kind(list[float], "a list with one number per row", lambda value: jnp.asarray(value, float))
     if hint is PerAgent:
         return Kind(list[float], "a list with one number per agent", lambda value: PerAgent(np.asarray(value, float)))
     if inspect.isclass(hint) and hint.__module__.startswith("networkx"):

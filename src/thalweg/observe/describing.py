@@ -39,7 +39,10 @@ def shown(value: Any) -> str:
         return describe(value)
     if isinstance(value, np.ndarray) or hasattr(value, "aval"):
         array = np.asarray(value)
-        return f"{array.min():.4g}…{array.max():.4g}" if array.ndim and array.size else f"{array}"
+        if not (array.ndim and array.size):
+            return f"{array}"
+        low, high = f"{array.min():.4g}", f"{array.max():.4g}"
+        return low if low == high else f"{low}…{high}"
     return repr(value)
 
 

@@ -36,6 +36,12 @@ class History:
         raise KeyError(f"got {name!r}, expected one of {', '.join([*self.scalars, *self.agents])}")
 
     @property
+    def beside(self) -> tuple[str, float]:
+        """(what, value) that the last objective is to be read with: violation of coupled problems, else disagreement."""
+        name = "violation" if "violation" in self.scalars else "consensus_error"
+        return name.removesuffix("_error"), float(self.scalars[name][-1])
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of `to_pandas`."""
         return tuple(self.scalars)

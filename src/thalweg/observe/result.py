@@ -11,7 +11,7 @@ from .describing import describe
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
-from .serving import evaluated, extremes, has_server, member, members
+from .serving import evaluated, extremes, has_server, member, members, server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,10 @@ class Result:
         lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} {member(self)}{'s' * (n != 1)}{busiest}"))
         if has_server(self):
             lines.append(
-                ("received", f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the server")
+                (
+                    "received",
+                    f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the {server(self)}",
+                )
             )
             if last.get("clock", 0) > 0:
                 lines.append(("clock", f"{last['clock']:,.6g} simulated seconds"))

@@ -40,7 +40,8 @@ def extremes(result: "Result") -> list[tuple[str, str]]:
     if not has_server(result) or not len(result.history):
         return []
     lines = []
-    for name, label in (("loss", f"loss of {_one(result)}"), ("own_loss", "loss with its own answer")):
+    local = "loss" if result.price is None else "cost"
+    for name, label in (("loss", f"{local} of {_one(result)}"), ("own_loss", "loss with its own answer")):
         if name in result.history.agents:
             values = np.asarray(result.history.agents[name][-1], float)
             if values.size and np.isfinite(values).all():
@@ -62,6 +63,16 @@ def extremes(result: "Result") -> list[tuple[str, str]]:
 
 
 ENDS = ("lowest", "lowest_tenth", "highest", "highest_tenth", "spread")
+
+
+def server(result: "Result") -> str:
+    """What the one that leads is called."""
+    return "server" if result.price is None else "price-setter"
+
+
+def has_picture(result: "Result") -> bool:
+    """Whether agents have a place in a picture: in a network, or as clients of a server. Under a price-setter they have none."""
+    return not has_server(result) or result.price is None
 
 
 def grid(n: int) -> np.ndarray:
