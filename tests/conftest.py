@@ -25,11 +25,14 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Every compiled program keeps memory maps open; a process may have 65,530, and XLA dies without a word beyond that.
-MOST_MAPS = 25_000
+MANY_MAPS, MOST_MAPS = 25_000, 40_000
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Between two files, forget programs when there are many."""
+    """Forget programs when there are too many, or many and the next file begins."""
     maps = Path("/proc/self/maps")
-    if (nextitem is None or nextitem.path != item.path) and maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
+    if not maps.exists():
+        return
+    between = nextitem is None or nextitem.path != item.path
+    if len(maps.read_bytes().splitlines()) > (MANY_MAPS if between else MOST_MAPS):
         jax.clear_caches()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +16,9 @@ from thalweg.engine.fence import isolate
 from thalweg.observe import Outcome
 
 N, ROUNDS, EVERY = 6, 11, 4
-# Every compiled program keeps memory maps open; a process may have 65,530, and XLA dies without a word beyond that.
-MOST_MAPS = 30_000
 UNDIRECTED = tw.network.from_edges(exports.EDGES, N, weights="lazy_metropolis")
 DIRECTED = tw.network.from_edges(exports.ARCS, N, directed=True)
 RING, STAR = tw.network.ring(N), tw.network.star(N)
-
-
-@pytest.fixture(autouse=True)
-def _room_for_programs():
-    yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
-        jax.clear_caches()
 
 
 @dataclasses.dataclass
