@@ -47,7 +47,9 @@ class Truth:
         self.value = cp.Problem(cp.Minimize(cost), rows + sets).solve(solver="CLARABEL", **tight)
         self.x = x.value
         # cvxpy's multipliers of "≥" are those of b − Ax ≤ 0.
-        self.price = np.array([-row.dual_value if s == ">=" else row.dual_value for s, row in zip(self.sense, rows, strict=True)])
+        self.price = np.array(
+            [-row.dual_value if s == ">=" else row.dual_value for s, row in zip(self.sense, rows, strict=True)]
+        )
 
 
 def quadratic(x, data):

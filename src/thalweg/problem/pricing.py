@@ -94,11 +94,11 @@ def pricing(problem: "Coupled") -> Pricing:
             values, basis = jnp.linalg.eigh(H[0])
             extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
             low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
-            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0])) / (1 + high))
+            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0][None])) / (1 + high))
             floor = d * jnp.finfo(start.dtype).eps * high
             exact = jnp.where(values > floor, values, 0)
             B = A @ basis
-            M = (B / jnp.where(exact > 0, exact, 1)) @ B.T
+            M = (B / jnp.where(exact > 0, exact, 1)[None]) @ B.T
             flat = jnp.any(exact == 0)
             if given_mu is not None:
                 M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
