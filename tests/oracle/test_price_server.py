@@ -90,8 +90,8 @@ def test_a_step_beyond_the_bound_is_warned_of():
     problem = markets.problem(markets.data(n=5, seed=2), sense=("=", "="))
     with pytest.warns(RuntimeWarning, match="stability is proved below"):
         tw.solve(problem, tw.DualAscent(step_size=2.02 / problem.pricing.largest), rounds=1)
+    steps = 1.5 / (problem.pricing.scaled * problem.pricing.diagonal)
     with pytest.warns(RuntimeWarning, match="one of its scaled steps"):
-        steps = 1.5 / (problem.pricing.scaled * problem.pricing.diagonal)
         tw.solve(problem, tw.AcceleratedDualAscent(step_size=steps), rounds=1)
 
 
@@ -205,7 +205,9 @@ def auction(seed=0, n=6, m=2, s=3):
     for j in range(m):
         rows[j, :, j] = 1
     rows = rows.reshape(m, -1)
-    found = scipy.optimize.linprog(cost.ravel(), A_eq=rows, b_eq=b, bounds=list(zip(np.zeros(width.size), width.ravel())))
+    found = scipy.optimize.linprog(
+        cost.ravel(), A_eq=rows, b_eq=b, bounds=list(zip(np.zeros(width.size), width.ravel(), strict=True))
+    )
     return tw.bids(cost, width, b), found, (cost, width, b)
 
 
