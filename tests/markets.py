@@ -47,7 +47,9 @@ class Truth:
         self.value = cp.Problem(cp.Minimize(cost), rows + sets).solve(solver="CLARABEL", **tight)
         self.x = x.value
         # cvxpy's multipliers of "≥" are those of b − Ax ≤ 0.
-        self.price = np.array([-row.dual_value if s == ">=" else row.dual_value for s, row in zip(self.sense, rows, strict=True)])
+        self.price = np.array(
+            [-row.dual_value if s == ">=" else row.dual_value for s, row in zip(self.sense, rows, strict=True)]
+        )
 
 
 def quadratic(x, data):
@@ -74,7 +76,7 @@ def response(question, data):
     return {"head": x[:-1], "tail": x[-1]}
 
 
-def data(n=N, seed=0, d=3, m=2, spread=1.0, scale=(1.0, 1.0)):
+def data(n=N, seed=0, d=3, m=2, spread=1.0, scale=(1.0,)):
     """(H, q, A) of every agent; curvature from e^−spread to e^spread, rows in units that differ by `scale`."""
     rng = np.random.default_rng(seed)
     turn = np.linalg.qr(rng.standard_normal((n, d, d)))[0]
@@ -88,7 +90,7 @@ def problem(parts, b=(1.0, -2.0), sense=("=", "<="), dtype=np.float64, traps=Non
     """The library's problem over such data, x a pytree; best responses in closed form unless a solver or a set is given."""
     if not {"solver", "local"} & set(options):
         options = options | {"solver": tw.ClosedForm(response, True)}
-    H, q, A = parts
+    H, q, _ = parts
     n, d = q.shape
     trap = np.array([(traps or {}).get(i, 0.0) for i in range(n)])
     values = {name: np.asarray(leaf, dtype) for name, leaf in zip("HqA", parts, strict=True)} | {"trap": trap.astype(dtype)}

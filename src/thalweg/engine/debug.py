@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.algorithm.base import Info
+from thalweg.algorithm.server.base import ClientInfo
 from thalweg.message.payload import pack
+from thalweg.problem.coupling import Coupling
 
 from . import loop
 from .executor import Vectorised, square, weighted
@@ -189,8 +191,10 @@ class ByHand:
 
 
 def _finite(tree: Any) -> bool:
-    # What an `Info` does not know is NaN, on purpose; it is a leaf here, and has no dtype.
-    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Info))
+    # What an `Info` does not know is NaN, and what a `Coupling` leaves free is infinite, on purpose; they are leaves here, and
+    # have no dtype.
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Info | ClientInfo | Coupling))
+    leaves += [number for node in leaves if isinstance(node, ClientInfo) for number in (node.loss, node.drift)]
     leaves = [leaf for leaf in leaves if jnp.issubdtype(getattr(leaf, "dtype", int), jnp.inexact)]
     return all(bool(np.isfinite(leaf).all()) for leaf in leaves)
 

@@ -81,8 +81,8 @@ def pricing(problem: "Coupled") -> Pricing:
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
     (low, high, gain), extent, (peak, row_gain), ((diagonal, *span), M) = _gathered(problem, mu, batch)
-    smooth = np.asarray(high, float) if given_L is None else given_L
-    strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
+    smooth = np.asarray(high if given_L is None else given_L, float)
+    strong = np.maximum(np.asarray(low if given_mu is None else given_mu, float), 0)
     D = np.asarray(diagonal, float)
     touched, flattest, steepest = r, 0.0, extent["steep"]
     if not np.isfinite(D).all():

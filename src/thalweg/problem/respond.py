@@ -218,7 +218,8 @@ class InteriorPoint(Solver):
         G, h, A, b = self._rows(local, zero)
         given = tolerance if tolerance is not None else self.tolerance
         tolerance = (1e-9 if zero.dtype == jnp.float64 else 1e-4) if given is None else given
-        row, s, z, y, _, iterations = qpax.solve_qp(Q, q, A, b, G, h, solver_tol=tolerance, max_iter=self.most)
+        with jax.numpy_rank_promotion("allow"):  # for users, and tests, that are strict
+            row, s, z, y, _, iterations = qpax.solve_qp(Q, q, A, b, G, h, solver_tol=tolerance, max_iter=self.most)
         # The dual function at z ≥ 0 and y, where Q is positive definite: at the unconstrained minimiser.
         slope = q + G.T @ z + A.T @ y
         free = -jnp.linalg.solve(Q, slope)

@@ -55,7 +55,7 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
             other scaling then); 1 where a cost is not strongly convex.
         relaxation: γ in (0, 2); 1 is plain ADMM, 1.5 to 1.8 is faster nearly always, above 1 only where everybody answers.
         adaptive: "balance": ρ ← 2ρ or ρ/2 where primal and dual residual differ by more than `balance`; "spectral": ρ from the
-            curvature that the last answers showed (Barzilai and Borwein); None: as it is.
+            curvature that the last answers showed (Barzilai and Borwein), and as "balance" where they showed none; None: as it is.
         balance: see there.
         every: rounds between two changes of ρ.
         adaptive_rounds: after so many rounds ρ stays as it is, without which convergence is not proved.
@@ -150,15 +150,16 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
         if self.adaptive is None:
             return factor
         now = ((context.round + 1) % self.every == 0) & (context.round < self.adaptive_rounds)
+        up, down = now & (primal > self.balance * dual), now & (dual > self.balance * primal)
+        balanced = factor * jnp.where(up, 2, jnp.where(down, 0.5, 1)).astype(factor.dtype)
         if self.adaptive == "balance":
-            up, down = now & (primal > self.balance * dual), now & (dual > self.balance * primal)
-            return factor * jnp.where(up, 2, jnp.where(down, 0.5, 1)).astype(factor.dtype)
+            return balanced
         steepest, both, flattest = curvature
         tiny = jnp.finfo(factor.dtype).tiny
         long, short = steepest / jnp.maximum(both, tiny), both / jnp.maximum(flattest, tiny)
         found = jnp.where(2 * short > long, short, long - short / 2)
         sure = both > 0.2 * jnp.sqrt(steepest * flattest)
-        return jnp.where(now & sure & (found > 0) & jnp.isfinite(found), found, factor)
+        return jnp.where(now & sure & (found > 0) & jnp.isfinite(found), found, balanced)
 
 
 def _shown(multiplier, quantity, scale):
