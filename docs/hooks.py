@@ -38,6 +38,7 @@ HANDLES = {
     "partial_work": "what clients had time for",
     "personal": "a model of each client's own",
     "shared": "a choice of leaves that are shared",
+    "prices": "coupled problems (`tw.Coupled`)",
 }
 
 
@@ -48,7 +49,8 @@ def on_page_markdown(markdown, page, config, files):
 
 def fill(markdown: str) -> str:
     """The page with the index in the place of the marker."""
-    parts = ("## Without a server", overview(), "## With a server", servers_overview(), algorithms_index())
+    tables = ("## Without a server", overview(), "## With a server", servers_overview(), "## With a price", prices_overview())
+    parts = (*tables, algorithms_index())
     return markdown.replace(MARKER, "\n\n".join(parts))
 
 
@@ -76,10 +78,21 @@ def servers_overview() -> str:
     return "\n".join(lines)
 
 
+def prices_overview() -> str:
+    """One table over all price algorithms."""
+    lines = ["| | rate | stays exact under | strongly convex costs | everybody in each round |", "|---|---|---|---|---|"]
+    for name, algorithm in _prices().items():
+        kinds = ", ".join(sorted(algorithm.exact_under)) or "–"
+        strong, all_ = ("needed" if word in algorithm.needs else "" for word in ("strongly_convex", "everyone"))
+        lines.append(f"| [{name}](#{name.lower()}) | {algorithm.claims.rate} | {kinds} | {strong} | {all_} |")
+    return "\n".join(lines)
+
+
 def algorithms_index() -> str:
     """One section per exported algorithm."""
     peers = [_section(algorithm.__name__, algorithm, "peer") for algorithm in _algorithms()]
-    return "\n\n".join([*peers, *(_section(name, algorithm, "server") for name, algorithm in _servers().items())])
+    servers = [_section(name, algorithm, "server") for name, algorithm in _servers().items()]
+    return "\n\n".join([*peers, *servers, *(_section(name, algorithm, "price") for name, algorithm in _prices().items())])
 
 
 def _algorithms() -> list[type]:
@@ -90,6 +103,10 @@ def _servers() -> dict[str, type]:
     """Name → class; an export may also be a function that makes one."""
     found = {name: getattr(tw.server, name) for name in sorted(tw.server.__all__, key=str.lower)}
     return {name: value if inspect.isclass(value) else typing.get_type_hints(value)["return"] for name, value in found.items()}
+
+
+def _prices() -> dict[str, type]:
+    return {name: getattr(tw.price, name) for name in sorted(tw.price.__all__, key=str.lower)}
 
 
 def _section(name: str, algorithm: type, family: str) -> str:

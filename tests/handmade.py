@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from thalweg.observe import History, Ledger, Outcome, Result
+from thalweg.problem import Certificate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +14,33 @@ class Averaging:
     """Stands in for an algorithm; reports only print its fields."""
 
     step_size: float = 0.5
+
+
+def market_run(n: int = 5, m: int = 2, rounds: int = 40, **changes) -> Result:
+    """The result of a coupled problem under a price-setter: gap 0.5^k, violation 2·0.5^k; agent i plans i for the first row."""
+    k = np.arange(rounds + 1)
+    shrunk = 0.5**k
+    scalars = {"round": k, "clock": 0.0 * k, "objective": 10 - shrunk, "violation": 2 * shrunk, "dual": 10 - 11 * shrunk}
+    scalars |= {"duality_gap": shrunk, "slackness": shrunk, "consensus_error": 0.0 * k, "movement": shrunk}
+    scalars |= {"bytes": 8 * m * n * k, "bytes_down": 8 * m * n * k, "participants": n + 0 * k, "primal_residual": 3 * shrunk}
+    scalars |= {f"price of row {j}": (j - 1.5) * (1 - shrunk) for j in range(m)}
+    plans = np.arange(n)[:, None] + 0.25 * np.arange(m)
+    run = Result(
+        x=plans,
+        agents=plans,
+        outcome=Outcome.CONVERGED,
+        reason="certified",
+        rounds=rounds,
+        history=History(scalars, {"loss": np.outer(1 - shrunk, np.arange(n))}),
+        ledger=Ledger(np.full(n, rounds), 8 * m, 16, 0, 0.1, 0.2, received=np.full(n, rounds), received_bytes=8 * m),
+        algorithm=Averaging(),
+        names=tuple(f"agent {i}" for i in range(n)),
+        graph={"edges": np.zeros((0, 2), int), "positions": None, "directed": False, "facts": {}},
+        config={"network": "one price-setter", "versions": {"numpy": "2"}},
+        price=np.arange(m) - 1.5,
+        certificate=Certificate(10.0, 9.5, 0.5, 2e-7, 0.0, 3e-8, 4e-9, 2),
+    )
+    return dataclasses.replace(run, **changes)
 
 
 def ring_sigma(n: int) -> float:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import thalweg as tw
-from handmade import ALONE, decaying, ring_run, ring_sigma, with_history
+from handmade import ALONE, decaying, market_run, ring_run, ring_sigma, with_history
 from thalweg.observe import History, Outcome, Result, Table, write_report
 from thalweg.observe.figures import charts, sample
 from thalweg.observe.layout import layout
@@ -344,3 +344,112 @@ def test_a_run_that_kept_no_clients_still_has_a_report(tmp_path):
     assert "by 5 clients" in str(run)
     assert "Nothing was kept of each client" in page(run)
     run.plot(tmp_path / "run.png")
+
+
+# ---- coupled problems ----------------------------------------------------------------------------------------------------
+
+
+def chart_of(run, title):
+    return next(chart for chart in charts(run) if chart.title == title)
+
+
+def test_a_cost_is_never_shown_without_its_violation():
+    """2·0.5^k is at most 1e-4 from k = 15 on."""
+    run = market_run()
+    assert [chart.title for chart in charts(run)] == ["Gap and violation", "Cost", "Prices", "Residuals"]
+    cost, bound = chart_of(run, "Cost").lines
+    assert "violation at most 0.0001" in cost.name
+    np.testing.assert_array_equal(np.isfinite(cost.values), np.arange(41) >= 15)
+    np.testing.assert_array_equal(bound.values, run.history["dual"])
+    gap, violation = chart_of(run, "Gap and violation").lines
+    np.testing.assert_array_equal(gap.values, run.history["duality_gap"])
+    np.testing.assert_array_equal(violation.values, run.history["violation"])
+    off = with_history(run, {"violation": np.full(41, 0.5)})
+    assert [line.name for line in chart_of(off, "Cost").lines] == ["cost at least"]
+    shown = re.sub(r"<script.*?</script>|<style.*?</style>", "", page(off), flags=re.DOTALL)
+    assert "at a violation of 2" in shown
+    assert "objective" not in re.sub(r"<[^>]*>", " ", shown)
+    assert off.history.beside == ("violation", 0.5)
+
+
+def test_a_negative_gap_is_drawn_by_its_size():
+    run = with_history(market_run(), {"duality_gap": -(0.5 ** np.arange(41))})
+    np.testing.assert_array_equal(chart_of(run, "Gap and violation").lines[0].values, 0.5 ** np.arange(41))
+
+
+def test_prices_of_many_rows_are_drawn_as_their_ends():
+    for m, names in ((6, [f"row {j}" for j in range(6)]), (7, ["highest of 7 rows", "median", "lowest"])):
+        lines = chart_of(market_run(m=m), "Prices").lines
+        assert [line.name for line in lines] == names
+        assert len({line.dash for line in lines}) == len({line.colour for line in lines}) == len(lines)
+    run = market_run(m=2)
+    kept = {name: column for name, column in run.history.scalars.items() if not name.startswith("price of")}
+    bare = dataclasses.replace(run, history=History(kept, run.history.agents))
+    assert "Prices" not in [chart.title for chart in charts(bare)]
+
+
+def test_certificate_prices_and_plans_are_in_the_report():
+    text = page(market_run())
+    assert "Averaging on 5 agents and 2 rows" in text
+    assert "relative to max(1, |bound|)" in text
+    assert "of the worst agent (agent 2)" in text
+    assert ">−1.5<" in text or ">−1.50<" in text
+    for heading in ("final cost", "plan 0", "plan 1"):
+        assert f">{heading}<" in text
+    assert "from the price-setter" in text
+    proved = market_run().certificate
+    unproved = dataclasses.replace(market_run(), certificate=dataclasses.replace(proved, dual=-np.inf, stationarity=np.nan))
+    text = page(unproved)
+    assert "no bound could be proved" in text
+    assert "not measured" in text
+    assert "plan 0" not in page(market_run(m=7))  # too many numbers
+
+
+def test_plans_are_listed_by_the_names_of_their_leaves():
+    plans = {"in": np.arange(5.0), "out": np.zeros((5, 2))}
+    text = page(market_run(agents=plans, x=plans))
+    for label in ("plan: in", "plan: out 0", "plan: out 1"):
+        assert f">{label}<" in text
+
+
+def test_under_a_price_setter_there_is_no_empty_picture(tmp_path):
+    run = market_run()
+    document = Document(page(run))
+    assert "graph" not in [attributes.get("id") for _, attributes in document.tags]
+    assert "skipped" in data_of(run)["graph"]
+    pytest.importorskip("matplotlib")
+    titles = [axis.get_title(loc="left") for axis in run.plot(tmp_path / "run.png").axes]
+    assert titles == ["Gap and violation", "Cost", "Prices", "Residuals"]
+    among = dataclasses.replace(run, ledger=dataclasses.replace(run.ledger, received=None))
+    among = dataclasses.replace(among, graph=among.graph | {"edges": np.array([[0, 1], [1, 2], [2, 3], [3, 4]])})
+    among = with_history(among, {"consensus_error": 0.5 ** np.arange(41)})
+    assert "graph" in [attributes.get("id") for _, attributes in Document(page(among)).tags]
+    assert "disagreement about the price" in [line.name for line in chart_of(among, "Gap and violation").lines]
+    assert [axis.get_title(loc="left") for axis in among.plot().axes][:2] == ["Network", "Gap and violation"]
+
+
+def test_coupled_runs_of_every_size_have_a_report(tmp_path):
+    pytest.importorskip("matplotlib")
+    empty = dataclasses.replace(market_run(), history=History.empty())
+    bare = dataclasses.replace(market_run(), certificate=None)
+    many = market_run(ids=np.arange(5000), names=("all clients",), agents=np.zeros((5000, 2)))
+    together = dataclasses.replace(many.ledger, messages=np.array([200_000]), received=np.array([200_000]))
+    many = dataclasses.replace(many, history=History(many.history.scalars, {}), ledger=together)
+    wide = dataclasses.replace(market_run(), price=np.arange(2100.0))
+    for name, run in {"empty": empty, "bare": bare, "many": many, "wide": wide}.items():
+        page(run)
+        run.plot(tmp_path / f"{name}.png")
+    assert "The 2,000 of 2,100 rows with the largest prices" in page(wide)
+    assert "5,000 agents and 2 rows" in page(many)
+    assert "plan 0" not in page(many)
+
+
+def test_a_coupled_result_comes_back_from_its_folder(tmp_path):
+    from thalweg.experiment import RunFolder
+
+    folder, run = RunFolder(tmp_path), market_run(algorithm=tw.DualAscent(step_size=0.5))
+    before = folder.write(run).read_text()
+    again, _ = folder.read()
+    np.testing.assert_array_equal(again.price, run.price)
+    assert again.certificate.__dict__ == run.certificate.__dict__
+    assert folder.write(again).read_text() == before

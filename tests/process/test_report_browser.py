@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from handmade import ALONE, averaging, decaying, ring_run, with_history
+from handmade import ALONE, averaging, decaying, market_run, ring_run, with_history
 from thalweg.observe import History, Ledger, Outcome, Result, Table, write_report
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
@@ -221,6 +221,21 @@ def test_unusual_runs_leave_the_console_empty(show, case):
     for svg in browser.find_elements("css selector", "svg"):
         assert "NaN" not in svg.get_attribute("outerHTML")
         assert "Infinity" not in svg.get_attribute("outerHTML")
+
+
+def test_a_coupled_problem_has_its_charts_and_no_empty_panel(show):
+    browser = show(market_run())
+    titles = [heading.text.partition(" (")[0] for heading in browser.find_elements("css selector", ".chart h3")]
+    assert titles == ["Gap and violation", "Cost", "Prices", "Residuals"]
+    assert not browser.find_elements("css selector", "#graph")
+    assert all(figure.size["height"] > 50 for figure in browser.find_elements("css selector", "figure, .chart"))
+    headings = [heading.text for heading in browser.find_elements("css selector", "h2")]
+    assert headings == ["Certificate", "Price", "Agents and rows", "Convergence", "Agents", "Configuration"]
+    rows = browser.find_elements("css selector", ".market:nth-of-type(2) tbody tr")
+    assert [row.text.split()[-1] for row in rows] == ["−1.5", "−0.5"]
+    choose(browser, "axis", "bytes_down")
+    for svg in browser.find_elements("css selector", "svg"):
+        assert "NaN" not in svg.get_attribute("outerHTML")
 
 
 def test_paper_has_the_figures_and_no_controls(show):

@@ -96,6 +96,7 @@ SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
     "networks": lambda: _exported("network", lambda node: isinstance(node, ast.FunctionDef)),
     "algorithms": lambda: _exported("algorithm/peer", lambda node: isinstance(node, ast.ClassDef)),
     "servers": lambda: _exported("algorithm/server", lambda node: True),
+    "prices": lambda: _exported("algorithm/price", lambda node: isinstance(node, ast.ClassDef)),
     "cohorts": lambda: _makes("cohort", "Cohort"),
     "solvers": lambda: _makes("algorithm/local", "LocalSolver"),
     "losses": lambda: _functions("problem/losses.py"),

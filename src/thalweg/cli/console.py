@@ -133,7 +133,8 @@ def log() -> Callable[[int, "History"], None]:
 def _where(k: int, history: "History") -> str:
     if not len(history):
         return f"round {k:,}"
-    return f"round {k:,}, objective {history['objective'][-1]:.5g}, consensus {history['consensus_error'][-1]:.0e}"
+    what, value = history.beside
+    return f"round {k:,}, objective {history['objective'][-1]:.5g}, {what} {value:.0e}"
 
 
 class Steps:

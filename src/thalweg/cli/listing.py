@@ -16,6 +16,7 @@ HEADINGS = {
     "networks": "Networks: [network] kind = …",
     "algorithms": "Algorithms without a server: [algorithm] name = …",
     "servers": "Algorithms with a server: [algorithm] name = …",
+    "prices": "Price algorithms, for coupled problems: [algorithm] name = …",
     "cohorts": "Who takes part: [algorithm] cohort = { kind = … }",
     "solvers": "Local solvers: [algorithm] solver = { kind = … }",
     "losses": "Losses: thalweg.losses",

@@ -11,6 +11,7 @@ from jaxtyping import Array, UInt32
 
 from .blocks import vectorised
 from .fence import bits, isolate
+from .outer import written_out
 
 
 class Vectorised(eqx.Module):
@@ -30,7 +31,7 @@ class Vectorised(eqx.Module):
         """`function` for every agent. `axes[i]` is `vmap`'s in_axes of args[i]."""
         if self.deterministic:
             return isolate(jax.vmap(function, in_axes=axes), self.zero)(*args)
-        return vectorised(function, axes)(*args)
+        return written_out(vectorised(function, axes), self.zero)(*args)
 
     @property
     def shapes(self) -> "Vectorised":

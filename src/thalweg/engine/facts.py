@@ -1,5 +1,7 @@
 """The public constants that algorithms choose their step sizes from."""
 
+from typing import Any
+
 import numpy as np
 
 from thalweg.algorithm.base import Facts, PeerAlgorithm
@@ -15,7 +17,7 @@ def gather_facts(problem: Problem, algorithm: PeerAlgorithm, network: Network) -
     Raises:
         ValueError: the method needs a smooth or strongly convex problem and this one is not.
     """
-    facts, name = network.facts, type(algorithm).__name__
+    name = type(algorithm).__name__
     smoothness = strong = None
     required = algorithm.needs & {"smooth", "strongly_convex"}
     if required or "constants" in algorithm.handles:
@@ -33,22 +35,29 @@ def gather_facts(problem: Problem, algorithm: PeerAlgorithm, network: Network) -
                 f"{name} needs every local loss to be strongly convex, got min μ_i = {strong.min():.4g}; add tw.l2, or pass "
                 "strong_convexity= to the problem"
             )
-    uses_mixing = network.mixing is not None
     return Facts(
         smoothness=None if smoothness is None else float(smoothness.max()),
         strong_convexity=0.0 if strong is None else float(strong.min()),
         local_smoothness=smoothness,
-        sigma=float(facts.sigma if uses_mixing else max(facts.pull_sigma, facts.push_sigma)),
-        lambda_min=None if not uses_mixing or facts.lambda_min is None else float(facts.lambda_min),
-        max_degree=int(facts.max_degree),
-        min_degree=int(facts.min_degree),
-        diameter=int(facts.diameter),
         n=network.n,
-        laplacian_2=facts.laplacian_2,
-        laplacian_max=facts.laplacian_max,
         examples=_examples(problem),
         source="exact" if smoothness is None else problem.constants.source,
+        **of_network(network),
     )
+
+
+def of_network(network: Network) -> dict[str, Any]:
+    """The facts that are the network's."""
+    facts, uses_mixing = network.facts, network.mixing is not None
+    return {
+        "sigma": float(facts.sigma if uses_mixing else max(facts.pull_sigma, facts.push_sigma)),
+        "lambda_min": None if not uses_mixing or facts.lambda_min is None else float(facts.lambda_min),
+        "max_degree": int(facts.max_degree),
+        "min_degree": int(facts.min_degree),
+        "diameter": int(facts.diameter),
+        "laplacian_2": facts.laplacian_2,
+        "laplacian_max": facts.laplacian_max,
+    }
 
 
 def _examples(problem: Problem) -> int:

@@ -15,18 +15,15 @@ Optimisation barriers do neither: the CPU pipeline removes them before it fuses.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, UInt32
+
+from .walk import Rule, evaluate
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
 _PRODUCTS = {"mul", "integer_pow", "square"}
-# Calls that are transparent: their bodies are fenced too, as are those of loops and branches.
-_BODIES = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr",
-           "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}  # fmt: skip
 
 
 def isolate(role: Callable, zero: UInt32[Array, ""]) -> Callable:
@@ -41,7 +38,7 @@ def isolate(role: Callable, zero: UInt32[Array, ""]) -> Callable:
             i, _ = carry
             inside = i * zero
             leaves = [_cross(leaf, inside) for leaf in jax.tree.leaves(args)]
-            results = _evaluate(jaxpr.jaxpr, jaxpr.consts, leaves, inside)
+            results = evaluate(jaxpr.jaxpr, jaxpr.consts, leaves, _fenced(inside))
             return i + 1, jax.tree.unflatten(structure, [_cross(leaf, inside) for leaf in results])
 
         return jax.lax.while_loop(lambda carry: carry[0] < zero + 1, body, (zero, blank))[1]
@@ -49,75 +46,19 @@ def isolate(role: Callable, zero: UInt32[Array, ""]) -> Callable:
     return isolated
 
 
-def _evaluate(jaxpr, consts, args, zero) -> list[Any]:
-    """`jaxpr` applied to `args`, with every floating product fenced."""
-    known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-    read = lambda atom: atom.val if isinstance(atom, Literal) else known[atom]
-    for equation in jaxpr.eqns:
-        inputs, primitive = [read(atom) for atom in equation.invars], equation.primitive
-        if primitive.name == "div" and jnp.issubdtype(inputs[1].dtype, jnp.floating):
+def _fenced(zero) -> Rule:
+    """Every floating product and every divisor crossed with `zero`."""
+
+    def rule(equation, inputs, bind):
+        name = equation.primitive.name
+        if name == "div" and jnp.issubdtype(inputs[1].dtype, jnp.floating):
             inputs = [inputs[0], _cross_each(jnp.broadcast_to(inputs[1], equation.outvars[0].aval.shape), zero)]
-        body = equation.params.get(_BODIES.get(primitive.name, ""))
-        if body is not None:
-            outputs = _evaluate(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, zero)
-        elif primitive.name in _CONTROL:
-            outputs = _CONTROL[primitive.name](equation.params, inputs, zero)
-        else:
-            outputs = _bind(jaxpr, equation, inputs)
-        if primitive.name in _PRODUCTS:
+        outputs = bind(inputs)
+        if name in _PRODUCTS:
             outputs = [_cross(out, zero) if jnp.issubdtype(out.dtype, jnp.floating) else out for out in outputs]
-        known.update(zip(equation.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+        return outputs
 
-
-def _scan(params, inputs, zero) -> list[Any]:
-    """`lax.scan` with a fenced body."""
-    body, constants, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
-    fixed, first, rows = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
-
-    def step(carry, row):
-        outputs = _evaluate(body.jaxpr, body.consts, [*fixed, *carry, *row], zero)
-        return outputs[:carried], outputs[carried:]
-
-    options = {name: params[name] for name in ("length", "reverse", "unroll")}
-    last, stacked = jax.lax.scan(step, first, rows, **options)
-    return [*last, *stacked]
-
-
-def _while(params, inputs, zero) -> list[Any]:
-    """`lax.while_loop` with a fenced body and condition."""
-    test, body = params["cond_jaxpr"], params["body_jaxpr"]
-    of_test, rest = inputs[: params["cond_nconsts"]], inputs[params["cond_nconsts"] :]
-    of_body, first = rest[: params["body_nconsts"]], rest[params["body_nconsts"] :]
-    test_all = lambda carry: _evaluate(test.jaxpr, test.consts, [*of_test, *carry], zero)[0]
-    step = lambda carry: _evaluate(body.jaxpr, body.consts, [*of_body, *carry], zero)
-
-    def step_those_that_go_on(carry):
-        # Under vmap every agent has a condition of its own; one that has ended stays as it is.
-        going = test_all(carry)
-        select = lambda new, old: jnp.where(going.reshape(going.shape + (1,) * (jnp.ndim(old) - going.ndim)), new, old)
-        return [select(new, old) for new, old in zip(step(carry), carry, strict=True)]
-
-    batched = bool(params["cond_jaxpr"].out_avals[0].shape)
-    return jax.lax.while_loop(lambda carry: jnp.any(test_all(carry)), step_those_that_go_on if batched else step, first)
-
-
-def _cond(params, inputs, zero) -> list[Any]:
-    """`lax.cond` and `lax.switch` with fenced branches."""
-    index, *operands = inputs
-    fenced = [lambda *args, b=branch: _evaluate(b.jaxpr, b.consts, args, zero) for branch in params["branches"]]
-    return jax.lax.switch(index, fenced, *operands)
-
-
-_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
-
-
-def _bind(jaxpr, equation, inputs) -> list[Any]:
-    """One equation, as a program of its own."""
-    variables = list(dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, Literal)))
-    values = {atom: value for atom, value in zip(equation.invars, inputs, strict=True) if not isinstance(atom, Literal)}
-    alone = jaxpr.replace(constvars=[], invars=variables, outvars=list(equation.outvars), eqns=[equation])
-    return jaxpr_as_fun(ClosedJaxpr(alone, []))(*(values[atom] for atom in variables))
+    return rule
 
 
 def bits(leaf):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from .loop import Records
-from .tabulate import Columns, Traffic, host
+from .tabulate import Columns, Sent, Traffic, host, of_round
 
 # Prices of more rows than this have no columns of their own.
 PRICE_COLUMNS = 32
@@ -18,14 +18,22 @@ class MarketTabulator:
     Args:
         sizes: payload of one agent's messages in a round, "up" and "down".
         row_names: of the coupling's rows.
-        optimum: cost of the reference, or None.
+        optimum: cost of the reference, `[K + 1]` where it moves, or None.
         has_target: whether "error" was measured against a reference.
         keep_agents: keep a row per agent.
+        prices: `[K + 1, m]` of a reference that moves, or None.
     """
 
     def __init__(
-        self, sizes: dict[str, int], row_names: tuple[str, ...], optimum: float | None, has_target: bool, keep_agents: bool
+        self,
+        sizes: dict[str, int],
+        row_names: tuple[str, ...],
+        optimum: Any,
+        has_target: bool,
+        keep_agents: bool,
+        prices: Any = None,
     ):
+        self.prices = prices
         self.sizes, self.row_names = sizes, row_names
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._traffic = Traffic(keep_agents)
@@ -52,13 +60,7 @@ class MarketTabulator:
         scalars = {
             "round": rows.round.astype(np.int64),
             "clock": rows.clock.astype(float),
-            "objective": snapshot.objective,
-            "violation": snapshot.violation,
-            "dual": snapshot.dual,
-            "duality_gap": snapshot.gap,
-            "slackness": snapshot.slackness,
-            "consensus_error": snapshot.consensus_error,
-            "movement": snapshot.movement,
+            **market_columns(snapshot),
             "messages": sent.sum(1),
             "bytes": sent.sum(1) * self.sizes["up"],
             "bytes_down": received.sum(1) * self.sizes["down"],
@@ -66,13 +68,83 @@ class MarketTabulator:
             "steps": vitals.steps,
         }
         scalars |= dict(vitals.scalars.items())
-        if len(self.row_names) <= PRICE_COLUMNS:
-            scalars |= {f"price of {name}": snapshot.price[:, j] for j, name in enumerate(self.row_names)}
-        if self.optimum is not None:
-            scalars["gap"] = snapshot.objective - self.optimum
-        if self.has_target:
-            scalars["error"] = snapshot.error
+        scalars |= price_columns(snapshot, self.row_names)
+        scalars |= target_columns(scalars["round"], snapshot, self.optimum, self.has_target)
+        if self.prices is not None:
+            scalars["price_error"] = np.linalg.norm(snapshot.price - of_round(self.prices, scalars["round"]), axis=1)
         agents = {}
         if self.keep_agents:
             agents = {"loss": snapshot.loss, "bytes": sent * self.sizes["up"]}
         return scalars, agents
+
+
+class PeerMarketTabulator:
+    """The same of peers, who keep a copy of the price each.
+
+    Args:
+        message_bytes: payload of one message. Else as `MarketTabulator`.
+    """
+
+    def __init__(
+        self, message_bytes: int, row_names: tuple[str, ...], optimum: float | None, has_target: bool, keep_agents: bool
+    ):
+        self.message_bytes, self.row_names = message_bytes, row_names
+        self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
+        self._sent = Sent()
+
+    def resume(self, messages: Any, local: Any) -> None:
+        """Go on counting from `messages` sent so far, at the device's 32-bit counter."""
+        self._sent.resume(messages, local)
+
+    @property
+    def counters(self) -> list[int]:
+        """What `resume` wants."""
+        return self.messages.tolist()
+
+    @property
+    def messages(self) -> np.ndarray:
+        """`[n]` messages sent so far, int64."""
+        return self._sent.messages
+
+    def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
+        """(scalars `[count]`, per agent `[count, n]`)."""
+        rows = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
+        snapshot, messages = rows.snapshot, self._sent.count(rows.sent)
+        scalars = {
+            "round": rows.round.astype(np.int64),
+            **market_columns(snapshot),
+            "messages": messages.sum(1),
+            "bytes": messages.sum(1) * self.message_bytes,
+        }
+        scalars |= price_columns(snapshot, self.row_names)
+        scalars |= target_columns(scalars["round"], snapshot, self.optimum, self.has_target)
+        agents = {name: np.asarray(column) for name, column in rows.report.items()}
+        if self.keep_agents:
+            agents |= {"loss": snapshot.loss, "disagreement": snapshot.disagreement, "bytes": messages * self.message_bytes}
+        return scalars, agents
+
+
+def market_columns(snapshot: Any) -> Columns:
+    """What is said of plans and price, whoever sets it."""
+    return {
+        "objective": snapshot.objective,
+        "violation": snapshot.violation,
+        "dual": snapshot.dual,
+        "duality_gap": snapshot.gap,
+        "slackness": snapshot.slackness,
+        "consensus_error": snapshot.consensus_error,
+        "movement": snapshot.movement,
+    }
+
+
+def price_columns(snapshot: Any, row_names: tuple[str, ...]) -> Columns:
+    """The price of every row, unless there are too many."""
+    if len(row_names) > PRICE_COLUMNS:
+        return {}
+    return {f"price of {name}": snapshot.price[:, j] for j, name in enumerate(row_names)}
+
+
+def target_columns(rounds: np.ndarray, snapshot: Any, optimum: Any, has_target: bool) -> Columns:
+    """Gap and distance to a reference, where there is one."""
+    gap = {} if optimum is None else {"gap": snapshot.objective - of_round(optimum, rounds)}
+    return gap | ({"error": snapshot.error} if has_target else {})

@@ -1,5 +1,6 @@
 """What is measured of the whole network when a round is recorded. Simulated engines only: no agent could know it."""
 
+import abc
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from .peer_round import Agents, Experiment, as_agents
+from .stop import Stop, settled
 
 
 class Snapshot(eqx.Module):
@@ -34,6 +36,40 @@ class Snapshot(eqx.Module):
     loss: Float[Array, " n"]
     disagreement: Float[Array, " n"]
     finite: Bool[Array, " n"]
+
+    def trimmed(self) -> "Snapshot":
+        """Without rows per agent."""
+        nothing = jnp.zeros(0)
+        return eqx.tree_at(lambda s: (s.loss, s.disagreement), self, (nothing, nothing))
+
+
+class PeerGauge(eqx.Module):
+    """What records of a peers' run measure."""
+
+    @abc.abstractmethod
+    def watched(self, executor, e: Experiment, agents: Agents) -> Float[Array, "n d"]:
+        """What agents agree on, one row each: its movement between two records is measured."""
+
+    @abc.abstractmethod
+    def measure(self, executor, e: Experiment, agents: Agents, k, previous, rounds, reference) -> tuple[Any, Any]:
+        """(snapshot after round `k`, what is watched). `previous` is what was watched `rounds` rounds ago."""
+
+    @abc.abstractmethod
+    def settled(self, stop: Stop, snapshot: Any) -> Bool[Array, ""]:
+        """Whether the stop rule holds in this record."""
+
+
+class AgreementGauge(PeerGauge):
+    """Of one answer that all are to agree on."""
+
+    def watched(self, executor, e, agents):
+        return estimates(executor, e, agents)
+
+    def measure(self, executor, e, agents, k, previous, rounds, reference):
+        return measure(executor, e, agents, k, previous, rounds, reference)
+
+    def settled(self, stop, snapshot):
+        return settled(stop, snapshot)
 
 
 def estimates(executor, e: Experiment, agents: Agents) -> Float[Array, "n d"]:

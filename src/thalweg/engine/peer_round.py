@@ -17,7 +17,7 @@ from thalweg.algorithm.base import Context, Info, PeerAlgorithm
 from thalweg.algorithm.step import PerAgent
 from thalweg.message.combine import Edges, Neighbours, Push
 from thalweg.message.stage import Stage
-from thalweg.problem import Problem
+from thalweg.problem import Coupled, Problem
 
 from .combining import WEIGHTED, combine_field, gather_slots
 from .epoch import Earlier, enter
@@ -30,7 +30,7 @@ from .world import Setting, World, of_phase
 class Experiment(eqx.Module):
     """Everything about a run that does not change from round to round."""
 
-    problem: Problem
+    problem: Problem | Coupled
     algorithm: PeerAlgorithm
     link: Stage
     world: World

@@ -12,14 +12,14 @@ from thalweg.algorithm.step import PerAgent
 
 from .epoch import Earlier
 from .loop import Program, Rules, Shared
-from .metrics import Snapshot, estimates, measure
+from .metrics import AgreementGauge, PeerGauge, estimates
 from .peer_round import Agents, Experiment, init_agents, peer_round
-from .stop import Flags, exchange_flags, first_flags, settled
+from .stop import Flags, exchange_flags, first_flags
 from .weather import conditions, first_weather
 
 
 class Local(eqx.Module):
-    """What belongs to the agents; every leaf has the agent axis first."""
+    """What belongs to the agents; every leaf has the agent axis first. `previous`: what was watched at the last record."""
 
     agents: Agents
     previous: Float[Array, "n d"]
@@ -30,13 +30,15 @@ class Row(eqx.Module):
     """One record: round, snapshot, messages sent so far, reported infos."""
 
     round: Int[Array, ""]
-    snapshot: Snapshot
+    snapshot: Any
     sent: UInt32[Array, " n"]
     report: Any
 
 
 class Peers(Experiment, Program):
-    """Neighbours, no centre."""
+    """Neighbours, no centre; `gauge` is what records measure."""
+
+    gauge: PeerGauge = eqx.field(default_factory=AgreementGauge)
 
     @property
     def n(self) -> int:
@@ -44,7 +46,7 @@ class Peers(Experiment, Program):
 
     def begin(self, executor, rules: Rules, earlier: Earlier | None = None) -> tuple[Local, Shared]:
         agents = init_agents(executor, self, first_weather(self.key, self.setting, self.world), earlier)
-        x = estimates(executor, self, agents)
+        x = self.gauge.watched(executor, self, agents)
         flags = first_flags(x) if rules.stop is not None and rules.stop.distributed else ()
         no, zero = jnp.asarray(False), jnp.asarray(0, jnp.int32)
         return Local(agents, x, flags), Shared(zero, zero, zero, no, no)
@@ -73,16 +75,18 @@ class Peers(Experiment, Program):
     def record(self, executor, rules: Rules, local: Local, shared: Shared, report) -> tuple[Local, Shared, Row]:
         k = shared.round
         regular = k % rules.every == 0
-        snapshot, x = measure(executor, self, local.agents, k, local.previous, k - shared.recorded, rules.reference)
+        since = k - shared.recorded
+        snapshot, x = self.gauge.measure(executor, self, local.agents, k, local.previous, since, rules.target(k))
         calm, done = shared.calm, shared.done
         if isinstance(local.flags, Flags):
             done = self.all_done(executor, local)
         elif rules.stop is not None:
-            calm = jnp.where(regular, jnp.where(settled(rules.stop, snapshot), calm + 1, 0), calm)
+            calm = jnp.where(regular, jnp.where(self.gauge.settled(rules.stop, snapshot), calm + 1, 0), calm)
             done = calm >= rules.stop.patience
         broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
         previous, recorded = jnp.where(regular, x, local.previous), jnp.where(regular, k, shared.recorded)
-        row = Row(k, _trim(rules, snapshot), executor.everyone(local.agents.sent), report)
+        kept = snapshot if rules.keep_agents else snapshot.trimmed()
+        row = Row(k, kept, executor.everyone(local.agents.sent), report)
         local = Local(local.agents, previous, local.flags)
         return local, Shared(k, recorded, calm, done & ~broken, broken), row
 
@@ -114,13 +118,6 @@ def reported(executor, rules: Rules, info) -> dict[str, Array]:
         if name not in known:
             raise ValueError(f"solve: got report={name!r}, expected one of {', '.join(known)}, what agents learn in a round")
     return {name: executor.everyone(getattr(info, name)) for name in rules.report}
-
-
-def _trim(rules: Rules, snapshot: Snapshot) -> Snapshot:
-    """Without `keep_agents` the history keeps no row per agent."""
-    if rules.keep_agents:
-        return snapshot
-    return eqx.tree_at(lambda s: (s.loss, s.disagreement), snapshot, (jnp.zeros(0), jnp.zeros(0)))
 
 
 def _keep(mask, kept, new):

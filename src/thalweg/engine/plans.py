@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from .asynchronous import AsyncServer
-from .debug import ByHand, OneByOne
+from .debug import ByHand
 from .hosted import Hosted, HostedServer
+from .sequential import Sequential
 from .server import Server
 from .simulated import EventDriven, Sharded, Simulated
+from .walk import equations
 
 PLANS = {
     "vmap": "clients side by side",
@@ -48,7 +50,7 @@ def planned(engine: Any, program: Server, folder: Path | None = None) -> tuple[A
     plan = engine.plan or ("sequential" if jax.default_backend() == "cpu" and _convolves(program) else "vmap")
     if plan == "vmap":
         return engine, program, PLANS[plan]
-    executor = OneByOne(check=False, isolated=engine.deterministic)
+    executor = Sequential(engine.deterministic)
     return ByHand("simulated", executor, engine.deterministic), dataclasses.replace(program, unroll=True), PLANS[plan]
 
 
@@ -57,16 +59,4 @@ def _convolves(program: Server) -> bool:
     """Whether the loss has a convolution in it; looked up once for all programs that trace alike."""
     first = jax.tree.map(lambda leaf: leaf[0], program.problem.pieces)
     jaxpr = jax.make_jaxpr(lambda piece, x: program.problem.local(piece).value(x))(first, program.problem.x0)
-    return "conv_general_dilated" in _primitives(jaxpr.jaxpr)
-
-
-def _primitives(jaxpr) -> set[str]:
-    found = set()
-    for equation in jaxpr.eqns:
-        found.add(equation.primitive.name)
-        for value in equation.params.values():
-            for part in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(part, "jaxpr", part)
-                if hasattr(inner, "eqns"):
-                    found |= _primitives(inner)
-    return found
+    return any(equation.primitive.name == "conv_general_dilated" for equation in equations(jaxpr.jaxpr))

@@ -32,7 +32,8 @@ def watch(progress: bool | Callable[[int, History], None] | None, rounds: int) -
         def show(k: int, history: History) -> None:
             state = ""
             if len(history):
-                state = f"objective {history['objective'][-1]:.6g}  consensus {history['consensus_error'][-1]:.1e}"
+                what, value = history.beside
+                state = f"objective {history['objective'][-1]:.6g}  {what} {value:.1e}"
             bar.update(task, completed=k, state=state)
 
         yield show

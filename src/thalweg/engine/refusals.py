@@ -25,13 +25,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report) -> None:
     """Types and sizes of what was passed to `solve`."""
-    for value, kind, name in ((problem, Problem, "problem"), (network, Network, "network")):
-        if not isinstance(value, kind):
-            raise TypeError(f"solve: got {type(value).__name__} as {name}, expected a thalweg {kind.__name__}")
+    for value, kinds, name in ((problem, (Problem, Coupled), "problem"), (network, (Network,), "network")):
+        if not isinstance(value, kinds):
+            raise TypeError(f"solve: got {type(value).__name__} as {name}, expected a thalweg {kinds[0].__name__}")
     if isinstance(algorithm, type):
         raise TypeError(f"solve: got the class {algorithm.__name__}, expected an object: write {algorithm.__name__}()")
     if not isinstance(algorithm, PeerAlgorithm):
         raise TypeError(f"solve: got {type(algorithm).__name__} as algorithm, expected one of tw.algorithms")
+    check_kind(problem, algorithm)
     check_sizes(problem, network)
     check_run(rounds, every, seed, stop)
     if link is not None and not isinstance(link, Stage):
@@ -55,7 +56,7 @@ def check_run(rounds, every, seed, stop) -> None:
         raise TypeError(f"solve: got {type(stop).__name__} as stop, expected tw.Stop(progress=…, agreement=…), or None")
 
 
-def check_sizes(problem: Problem, network: Network) -> None:
+def check_sizes(problem: Problem | Coupled, network: Network) -> None:
     """The network has as many agents as the problem."""
     if problem.n != network.n:
         raise ValueError(
@@ -135,8 +136,8 @@ def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:
     )
 
 
-def check_steps(algorithm: PeerAlgorithm, n: int) -> None:
-    """Step sizes and penalties are positive numbers, and per agent only where the method allows it."""
+def check_steps(algorithm: PeerAlgorithm, n: int, rows: int | None = None) -> None:
+    """Step sizes and penalties are positive numbers, per agent only where the method allows it, and per row of a coupling."""
     name = type(algorithm).__name__
     for field in dataclasses.fields(algorithm):
         value = getattr(algorithm, field.name)
@@ -149,12 +150,18 @@ def check_steps(algorithm: PeerAlgorithm, n: int) -> None:
             raise ValueError(
                 f"{name}({field.name}=PerAgent(…)): got shape {value.values.shape}, expected ({n},), one value per agent"
             )
-        if field.name not in ("step_size", "penalty"):
+        if field.name not in ("step_size", "penalty", "price_step"):
             continue
+        each_row = rows is not None and not (field.name == "step_size" and "local_steps" in algorithm.handles)
         values = value.values if isinstance(value, PerAgent) else value.fraction if isinstance(value, LocalStep) else value
         if values is None:
             continue
-        if np.ndim(values) and not isinstance(value, PerAgent):
+        if each_row and np.ndim(values) and not isinstance(value, PerAgent):
+            if np.shape(values) != (rows,):
+                raise ValueError(
+                    f"{name}({field.name}=…): got shape {np.shape(values)}, expected one number, or ({rows},), one per row"
+                )
+        elif np.ndim(values) and not isinstance(value, PerAgent):
             raise TypeError(
                 f"{name}({field.name}=…): got an array of shape {np.shape(values)}, expected one number; one for each agent is "
                 "written tw.PerAgent(values), where the method allows it"
@@ -178,9 +185,10 @@ def step_warnings(algorithm: PeerAlgorithm, facts: Facts, network: Network) -> l
             texts.append(f"{name}: step_size {step:.4g} is above the provable bound {bound:.4g}; the run may diverge")
     inexact = network.failures.kinds - algorithm.exact_under
     if inexact and algorithm.claims.exact:
+        other = "" if "prices" in algorithm.handles else "; tw.EdgeADMM stays exact under every kind of failure"
         texts.append(
             f"{name} is exact under {_listing(algorithm.exact_under)}, not under {_listing(inexact)}: its limit is biased "
-            "here; tw.EdgeADMM stays exact under every kind of failure"
+            f"here{other}"
         )
     return texts
 
@@ -201,7 +209,7 @@ def check_kind(problem: Any, algorithm: Any) -> None:
     if coupled and not prices:
         raise TypeError(
             f"solve: {name} finds one answer for all, got a Coupled problem, whose agents share a constraint; use a price method, "
-            "such as tw.DualAscent() or tw.ExchangeADMM()"
+            "such as tw.DualAscent() or tw.ExchangeADMM() with a price-setter, tw.TrackingADMM() among peers"
         )
     if prices and not coupled:
         raise TypeError(f"solve: {name} sets prices, got a {type(problem).__name__}; expected a tw.Coupled problem")

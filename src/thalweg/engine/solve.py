@@ -22,18 +22,18 @@ from thalweg.observe.trackers import Tracker
 from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
+from .aims import aim_of
 from .combining import weight_kinds
 from .debug import Debug
 from .driver import Run
 from .epoch import bring
-from .facts import gather_facts
 from .federate import federate
 from .loop import Rules
+from .moving import goal_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .simulated import Sharded, Simulated
 from .stop import Stop
-from .tabulate import Tabulator
 from .tracking import checked_trackers
 from .trade import trade
 from .warm import WarmStart
@@ -90,7 +90,9 @@ def solve(
         engine: "simulated", "sharded" or "debug", or an engine object.
         deterministic: the same bits on every engine (float64, CPU); overrides the engine's own setting.
         report: fields of the agents' `Info` to keep in the history, for example ("gradient_norm",).
-        reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against.
+        reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against. Of a problem that
+            drifts: one for every round (`tw.online.references(problem, rounds)`); the history then has the tracking "error", "gap"
+            and "regret" of every round, measured before the agents see the data of that round.
         ids: `[n]` the agents' ids: who is who from epoch to epoch, and what random keys derive from; 0 … n−1 when None.
         start: continue from another result of the same algorithm in a new epoch: agents with an id of that run call
             `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ. Of a coupled problem
@@ -137,11 +139,13 @@ def solve(
             "network.with_failures(…)"
         )
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
-    refusals.check_steps(algorithm, problem.n)
+    refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
-    asked, problem = problem, refusals.check_problem(algorithm, problem)
+    aim = aim_of(problem, algorithm)
+    aim.check_stop(stop)
+    asked, problem = problem, aim.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = gather_facts(problem, algorithm, network)
+    facts = aim.facts(algorithm, network)
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)
@@ -156,23 +160,24 @@ def solve(
         world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), not engine.deterministic),
         setting=make_setting(network, ids),
         key=jax.random.key_data(jax.random.key(seed)),
+        gauge=aim.gauge,
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     rounds, seed = int(rounds), int(seed)
-    asked_every, every = every, int(every or max(1, rounds // 200))
-    target = setup.target_row(reference, problem)
+    asked_every, goal = every, goal_of(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
-        every=jnp.asarray(every, jnp.int32),
-        reference=target,
+        every=jnp.asarray(goal.every, jnp.int32),
+        reference=goal.row,
         limit=jnp.asarray(jnp.inf, problem.dtype),
         report=tuple(report),
         keep_agents=keep,
+        moving=goal.moving,
     )
     identity = setup.identified(
         problem, algorithm, seed, engine, start,
         network=f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
-        columns=f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
+        columns=f"reference: {goal.kind}, agents: {keep}, report: {', '.join(report) or 'none'}",
         link=f"{experiment.link!r} {setup.digest_of(experiment.link)}",
     )  # fmt: skip
     began = time.monotonic()
@@ -185,23 +190,17 @@ def solve(
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values()))
-    optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
-    tabulate = Tabulator(problem.n * problem.weights, message_bytes, optimum, reference is not None, keep)
+    tabulate = aim.tabulator(message_bytes, goal, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), local)
-    run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
     config = _config(asked, algorithm, network, engine, seed, stop, rounds, facts)
     outcome, reason, tracking = setup.execute(
         run, rounds, every=asked_every, checkpoint=checkpoint, resume=resume, identity=identity, tabulate=tabulate, said=said,
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,
     )  # fmt: skip
-    unravel = setup.unraveller(problem)
-    estimates = run.engine.estimates(experiment, run.local, run.shared)
     result = Result(
-        x=unravel(estimates.mean(0)),
-        agents=jax.vmap(unravel)(estimates),
-        outcome=outcome,
-        reason=reason,
+        **{"outcome": outcome, "reason": reason} | aim.answer(run, algorithm, outcome),
         rounds=run.round,
         history=run.history,
         ledger=Ledger(
@@ -225,7 +224,7 @@ def solve(
     return result
 
 
-def _stop(stop: Stop | None, network: Network, problem: Problem) -> Stop | None:
+def _stop(stop: Stop | None, network: Network, problem: Problem | Coupled) -> Stop | None:
     """The stop rule with its diameter filled in."""
     if stop is None:
         return None

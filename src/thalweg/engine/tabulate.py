@@ -16,39 +16,35 @@ class Tabulator:
     Args:
         scale: `[n]` n·w_i, by which the engine's φ_i exceed the f_i that people want to see.
         message_bytes: payload of one message.
-        optimum: objective of the reference, or None.
+        optimum: objective of the reference, `[K + 1]` where it moves, or None.
         keep_agents: keep a row per agent.
         has_target: whether "error" was measured against a reference.
     """
 
-    def __init__(self, scale, message_bytes: int, optimum: float | None, has_target: bool, keep_agents: bool):
+    def __init__(self, scale, message_bytes: int, optimum: Any, has_target: bool, keep_agents: bool):
         self.scale, self.message_bytes = np.asarray(scale), message_bytes
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
-        self._messages, self._counter = None, None
+        self._sent = Sent()
 
     def resume(self, messages: Any, local: Any) -> None:
         """Go on counting from `messages` sent so far, at the device's 32-bit counter."""
-        self._messages, self._counter = np.asarray(messages, np.int64), np.asarray(local.agents.sent, np.uint32)
+        self._sent.resume(messages, local)
 
     @property
     def counters(self) -> list[int]:
         """What `resume` wants."""
-        return self._messages.tolist()
+        return self.messages.tolist()
 
     @property
     def messages(self) -> np.ndarray:
         """`[n]` messages sent so far, int64."""
-        return self._messages
+        return self._sent.messages
 
     def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
         """(scalars `[count]`, per agent `[count, n]`)."""
         records = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
         snapshot = records.snapshot
-        # The device counts modulo 2³²; differences between records are right whatever the total.
-        counters = np.concatenate([self._counter[None], records.sent])
-        messages = self._messages + np.cumsum(np.diff(counters, axis=0).astype(np.int64), axis=0)
-        if count:
-            self._messages, self._counter = messages[-1], records.sent[-1]
+        messages = self._sent.count(records.sent)
         scalars = {
             "round": records.round.astype(np.int64),
             "objective": snapshot.objective,
@@ -59,7 +55,7 @@ class Tabulator:
             "bytes": messages.sum(1) * self.message_bytes,
         }
         if self.optimum is not None:
-            scalars["gap"] = snapshot.objective - self.optimum
+            scalars["gap"] = snapshot.objective - of_round(self.optimum, scalars["round"])
         if self.has_target:
             scalars["error"] = snapshot.error
         agents = {name: np.asarray(column) for name, column in records.report.items()}
@@ -73,10 +69,37 @@ class Tabulator:
         return scalars, agents
 
 
+def of_round(optimum: Any, rounds: np.ndarray) -> Any:
+    """What belongs to these rounds, of one value for all or `[K + 1, ...]`."""
+    return optimum[rounds] if np.ndim(optimum) else optimum
+
+
 def host(leaf) -> np.ndarray:
     """On the host; floats that NumPy does not know by itself (bfloat16) as float32, for files and data frames."""
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+class Sent:
+    """Messages that peers sent, counted from the device's counter.
+
+    The device counts modulo 2³²; differences between records are right whatever the total.
+    """
+
+    def __init__(self):
+        self.messages, self._counter = None, None
+
+    def resume(self, messages: Any, local: Any) -> None:
+        """Go on counting from `messages` sent so far, at the device's 32-bit counter."""
+        self.messages, self._counter = np.asarray(messages, np.int64), np.asarray(local.agents.sent, np.uint32)
+
+    def count(self, sent: np.ndarray) -> np.ndarray:
+        """Messages up to each of these records, `[count, n]`."""
+        counters = np.concatenate([self._counter[None], sent])
+        messages = self.messages + np.cumsum(np.diff(counters, axis=0).astype(np.int64), axis=0)
+        if len(sent):
+            self.messages, self._counter = messages[-1], sent[-1]
+        return messages
 
 
 class Traffic:

@@ -13,16 +13,16 @@ import jax
 import numpy as np
 from pydantic import Field
 
-from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, server
-from thalweg.engine import Stop, refusals, refusals_server, solve
+from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, price, server
+from thalweg.engine import EventDriven, Stop, refusals, refusals_server, solve
 from thalweg.engine.setup import ENGINES
 from thalweg.fleet import Fleet
 from thalweg.observe import History, Result
-from thalweg.problem import Problem, Reference, reference
+from thalweg.problem import Coupled, Problem, Reference, reference
 
 from . import problems, records
 from .folder import RunFolder
-from .mistakes import Mistake, named, read
+from .mistakes import Mistake, named, read, shown
 from .networks import NetworkTable
 from .problems import ProblemTable
 from .signature import Table, arguments
@@ -35,7 +35,7 @@ Kind = PeerAlgorithm | ServerAlgorithm
 
 def algorithms() -> dict[str, Callable[..., Kind]]:
     """Name → class of every exported algorithm, or the function that makes one."""
-    found = {name: getattr(package, name) for package in (peer, server) for name in package.__all__}
+    found = {name: getattr(package, name) for package in (peer, server, price) for name in package.__all__}
     return {name: value for name, value in found.items() if issubclass(_made_by(value), Kind)}
 
 
@@ -52,10 +52,22 @@ class RunTable(Table):
     seed: int = Field(0, ge=0, description="a whole number ≥ 0")
     dtype: Literal["float64", "float32"] = Field("float64", description='"float64" or "float32"')
     engine: Literal[tuple(ENGINES)] = Field("simulated", description=f"one of {', '.join(ENGINES)}")  # pyright: ignore
+    buffer: int = Field(1, ge=1, description="a whole number ≥ 1, the messages of one update of the event-driven engine")
+    staleness: float = Field(0.0, ge=0, description="a number ≥ 0, by which the event-driven engine discounts late messages")
     deterministic: bool = Field(False, description="true or false")
     every: int | None = Field(None, ge=1, description="a whole number ≥ 1")
     report: list[str] = Field([], description="a list of names of the agents' Info")
-    reference: bool = Field(True, description="true or false")
+    reference: bool | None = Field(None, description="true or false")
+
+    def made_engine(self) -> Any:
+        """The engine with its parameters."""
+        if self.engine == "event-driven":
+            return EventDriven(buffer=self.buffer, staleness=self.staleness)
+        for name in self.given().keys() & {"buffer", "staleness"}:
+            raise Mistake(
+                f'run.{name}: got {shown(getattr(self, name))}, expected nothing: only engine = "event-driven" has it'
+            )
+        return self.engine
 
 
 class AlgorithmTable(NamedTuple):
@@ -68,6 +80,11 @@ class AlgorithmTable(NamedTuple):
     def has_server(self) -> bool:
         """Whether it has a server, or else a network."""
         return issubclass(_made_by(self.kind), ServerAlgorithm)
+
+    @property
+    def sets_prices(self) -> bool:
+        """Whether it is for coupled problems."""
+        return "prices" in _made_by(self.kind).handles
 
     def build(self) -> Kind:
         """The algorithm.
@@ -169,7 +186,7 @@ class Experiment:
                 stop=stop,
                 seed=self.settings.seed,
                 every=self.settings.every,
-                engine=self.settings.engine,
+                engine=self.settings.made_engine(),
                 deterministic=self.settings.deterministic,
                 reference=central,
                 **around,
@@ -193,12 +210,14 @@ class Experiment:
         _checked("algorithm.cohort", refusals_server.cohort_of, algorithm, n)
         return {"fleet": None if self.fleet is None else _made("fleet", Fleet, self.fleet, n=n, base=self.base)}
 
-    def _reference(self, problem: Problem) -> Reference | None:
-        if not self.settings.reference:
+    def _reference(self, problem: Problem | Coupled) -> Reference | None:
+        """The central solution: unless it is said otherwise, of all but coupled problems, whose results have a certificate."""
+        asked = self.settings.reference
+        if not (not self.algorithm.sets_prices if asked is None else asked):
             return None
         try:
             return reference(problem)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise Mistake(f"run.reference: got true, but there is {error}; or write reference = false") from error
 
 

@@ -18,7 +18,8 @@ For example
     [run]
     rounds = 5000
 
-An algorithm with a server (thalweg.server) has no [network], and may have a [fleet]: the arguments of thalweg.Fleet.
+An algorithm with a server (thalweg.server) or a price-setter (thalweg.price) has no [network], and may have a [fleet]: the
+arguments of thalweg.Fleet. Price algorithms are for coupled problems: kind = "allocation", "bids" or "network_utility".
 
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
@@ -30,6 +31,7 @@ from typing import Any
 from thalweg.engine import Stop
 from thalweg.fleet import Fleet
 
+from .coupled import CoupledTable
 from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
 from .folder import RunFolder
 from .mistakes import Mistake, missing, read, shown, unknown_key, unknown_name, wrong
@@ -87,12 +89,17 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
             raise missing(key, f"a table [{key}]")
     algorithm = _algorithm(tables["algorithm"])
     settings = read(RunTable, tables.get("run", {}), "run")
+    problem = _problem(tables["problem"])
+    _check_prices(problem, algorithm)
     _check_surroundings(tables, algorithm, settings)
+    if settings.reference is not algorithm.sets_prices:
+        # What is done anyhow, said aloud.
+        settings = settings.model_copy(update={"reference": None})
     return Experiment(
         name=name,
         base=base,
         source=source,
-        problem=_problem(tables["problem"]),
+        problem=problem,
         network=NetworkTable.read(tables["network"]) if "network" in tables else None,
         algorithm=algorithm,
         stop=read_table(Stop, tables["stop"], "stop") if "stop" in tables else None,
@@ -101,9 +108,29 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
     )
 
 
+def _check_prices(problem: ProblemTable, algorithm: AlgorithmTable) -> None:
+    """Coupled problems are for price algorithms, and the other way round."""
+    coupled = isinstance(problem, CoupledTable)
+    if coupled == algorithm.sets_prices:
+        return
+    name = algorithm.kind.__name__
+    if coupled:
+        expected = [known for known in algorithms() if AlgorithmTable(algorithms()[known], None).sets_prices]
+        raise Mistake(
+            f"algorithm.name: got {shown(name)}, expected one of {', '.join(expected)}: the problem {problem.kind!r} is "
+            "coupled, and agents agree on a price, not on an answer"
+        )
+    expected = [kind for kind, table in KINDS.items() if issubclass(table, CoupledTable)]
+    raise Mistake(
+        f"problem.kind: got {shown(problem.kind)}, expected one of {', '.join(expected)}: {name} sets prices, which coupled "
+        "problems have"
+    )
+
+
 def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, settings: RunTable) -> None:
     """Peers have a network; clients of a server have none, and may have a fleet."""
     name = algorithm.kind.__name__
+    setter = "price-setter" if algorithm.sets_prices else "server"
     if not algorithm.has_server:
         if "network" not in tables:
             raise missing("network", f"a table [network], in which {name} has its neighbours")
@@ -114,12 +141,12 @@ def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, setti
         return
     if "network" in tables:
         raise Mistake(
-            f"network: got a table [network], expected none: {name} has a server; who takes part is algorithm.cohort, and the "
+            f"network: got a table [network], expected none: {name} has a {setter}; who takes part is algorithm.cohort, and the "
             "devices are [fleet]"
         )
     if settings.report:
         raise Mistake(
-            f"run.report: got {shown(settings.report)}, expected nothing: {name} has a server, and no peers that report"
+            f"run.report: got {shown(settings.report)}, expected nothing: {name} has a {setter}, and no peers that report"
         )
 
 
@@ -130,6 +157,8 @@ def _fleet(table: Any) -> Any:
 
 
 def _problem(table: Any) -> ProblemTable:
+    if isinstance(table, dict) and isinstance(table.get("kind"), str):
+        table = table | {"kind": table["kind"].replace("-", "_")}
     kind = _name_in("problem", table, "kind", KINDS)
     return read(KINDS[kind], table, "problem")
 

@@ -20,10 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from thalweg.algorithm import ServerAlgorithm, peer, server
+from thalweg.algorithm import ServerAlgorithm, peer, price, server
 from thalweg.algorithm.step import PerAgent
 from thalweg.engine.checkpoint import META
 from thalweg.observe import History, Ledger, Outcome, Result, Table
+from thalweg.observe.describing import shown
+from thalweg.problem import Certificate
 
 SOURCE, EXPERIMENT, RESULT, ARRAYS = "experiment.toml", "experiment.json", "result.json", "result.npz"
 HISTORY, REPORT = "history.csv", "report.html"
@@ -136,7 +138,11 @@ def _taken_apart(result: Result) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     }
     if isinstance(result.algorithm, ServerAlgorithm):
         plain["algorithm"]["arguments"] = {name: _said(value) for name, value in hyper.items()}
+    if result.certificate is not None:
+        plain["certificate"] = dataclasses.asdict(result.certificate)
     arrays = {"messages": result.ledger.messages, "edges": result.graph["edges"]}
+    if result.price is not None:
+        arrays["price"] = result.price
     if result.ledger.received is not None:
         arrays["received"] = result.ledger.received
     if result.graph["positions"] is not None:
@@ -164,6 +170,8 @@ def _put_together(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Resul
         graph=plain["graph"] | {"edges": arrays["edges"], "positions": arrays.get("positions")},
         config=plain["config"],
         warnings=tuple(plain["warnings"]),
+        price=arrays.get("price"),
+        certificate=Certificate(**plain["certificate"]) if "certificate" in plain else None,
     )
 
 
@@ -177,7 +185,7 @@ class Said(str):
 def _said(value: Any) -> Any:
     """A hyper-parameter of an algorithm with a server: plain values as they are, rules and solvers as they print."""
     plain = value is None or isinstance(value, bool | int | float | str | PerAgent)
-    return value if plain else float(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else {"said": repr(value)}
+    return value if plain else float(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else {"said": shown(value)}
 
 
 def _algorithm(name: str, arguments: dict[str, Any]) -> Any:
@@ -185,7 +193,7 @@ def _algorithm(name: str, arguments: dict[str, Any]) -> Any:
     hyper = {key: PerAgent(np.asarray(value)) if isinstance(value, list) else value for key, value in arguments.items()}
     if hasattr(peer, name):
         return getattr(peer, name)(**hyper)
-    kind = getattr(server, name)
+    kind = getattr(server, name, None) or getattr(price, name)
     algorithm = object.__new__(kind)
     for key, value in hyper.items():
         object.__setattr__(algorithm, key, Said(value["said"]) if isinstance(value, dict) else value)

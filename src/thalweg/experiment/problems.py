@@ -1,6 +1,5 @@
 """Problems that an experiment file can state: `[problem] kind = "…"`."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,31 +15,9 @@ from thalweg.observe import Table as ReportTable
 from thalweg.problem import losses
 
 from . import records
+from .coupled import Allocation, Bids, NetworkUtility
 from .mistakes import Mistake, named, shown, wrong
-from .signature import Table
-
-
-@dataclasses.dataclass(frozen=True)
-class Stated:
-    """A problem built from its table.
-
-    Attributes:
-        problem: what is minimised.
-        score: tables for the report, computed from a result.
-    """
-
-    problem: problems.Problem
-    score: Callable[[Result], tuple[ReportTable, ...]]
-
-
-class ProblemTable(Table):
-    """What all kinds have in common."""
-
-    kind: str = Field(description="the kind of problem")
-
-    def build(self, base: Path, dtype: Any) -> Stated:
-        """The problem, with relative paths read from `base` and arrays of `dtype`."""
-        raise NotImplementedError
+from .stated import ProblemTable, Stated
 
 
 class LinearModelTable(ProblemTable):
@@ -183,6 +160,9 @@ KINDS: dict[str, type[ProblemTable]] = {
     "least_squares": LeastSquares,
     "robust_regression": RobustRegression,
     "averaging": Averaging,
+    "allocation": Allocation,
+    "bids": Bids,
+    "network_utility": NetworkUtility,
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from thalweg._colours import BLUE, GREEN, GREY, PURPLE, VERMILLION
 
+from .market import is_market, market_charts
 from .mixing import Mixing
 from .serving import evaluated, has_server
 
@@ -43,10 +44,16 @@ class Chart:
         """Whether any curve has a point to draw: on a logarithmic axis, a positive one."""
         return any(np.any(_drawn(line.values, self.log)) for line in self.lines if not line.guide)
 
+    def trimmed(self) -> "Chart":
+        """Without lines that have nothing to draw."""
+        return dataclasses.replace(self, lines=tuple(line for line in self.lines if np.any(_drawn(line.values, self.log))))
+
 
 def charts(result: "Result") -> tuple[Chart, ...]:
-    """The charts of `result` that have something to show: the way to the solution, and to agreement."""
+    """The charts of `result` that have something to show: the way to the solution, and to agreement or to cleared rows."""
     column = lambda name: np.asarray(result.history.scalars.get(name, np.full(len(result.history), np.nan)), float)
+    if is_market(result):
+        return tuple(chart for chart in market_charts(result, column) if chart.drawable)
     solution = (
         Line("objective gap", column("gap"), BLUE, SOLID),
         Line("distance to the optimum", column("error"), VERMILLION, DASHED),
@@ -56,7 +63,7 @@ def charts(result: "Result") -> tuple[Chart, ...]:
     mixing = Mixing.of(result)
     if mixing.predicted is not None:
         agreement.append(Line("plain averaging, predicted", mixing.guide, GREY, DOTTED, guide=True))
-    shown = [Chart("Distance from the solution", tuple(line for line in solution if np.any(_drawn(line.values, True))))]
+    shown = [Chart("Distance from the solution", solution).trimmed()]
     if not np.any(np.isfinite(column("gap"))):
         shown.insert(0, Chart("Objective", (Line("objective", column("objective")),), log=False))
     if has_server(result):
@@ -93,7 +100,7 @@ def _served(result: "Result", column) -> list[Chart]:
         Line("dispersion of updates", column("dispersion"), VERMILLION, DASHED),
         Line("gradient dissimilarity", column("dissimilarity"), GREEN, DASH_DOT),
     )
-    shown.append(Chart("Drift and dispersion", tuple(line for line in apart if np.any(_drawn(line.values, True)))))
+    shown.append(Chart("Drift and dispersion", apart).trimmed())
     agreement = Line("own answers from the shared one", column("consensus_error"), BLUE, SOLID)
     if np.any(column("consensus_error") > 0):
         shown.append(Chart("Personalisation", (agreement,)))

@@ -16,7 +16,7 @@ class History:
     Attributes:
         scalars: name → `[records]`. Always "round", "objective", "consensus_error", "optimality", "movement", "messages"
             and "bytes" (payload sent by all agents so far); with a reference also "gap" (objective minus optimum) and
-            "error" (√mean_i ‖x_i − x*‖²).
+            "error" (√mean_i ‖x_i − x*‖²); with one for every round also "regret", the sum of the gaps.
         agents: name → `[records, n]`: "loss", "disagreement" (unless there are too many agents), "bytes", and what was
             reported.
     """
@@ -34,6 +34,12 @@ class History:
         if name in self.agents:
             return self.agents[name]
         raise KeyError(f"got {name!r}, expected one of {', '.join([*self.scalars, *self.agents])}")
+
+    @property
+    def beside(self) -> tuple[str, float]:
+        """(what, value) that the last objective is to be read with: violation of coupled problems, else disagreement."""
+        name = "violation" if "violation" in self.scalars else "consensus_error"
+        return name.removesuffix("_error"), float(self.scalars[name][-1])
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ class Outcome(enum.Enum):
     ROUND_LIMIT = "round limit"
     DIVERGED = "diverged"
     NOT_FINITE = "not finite"
+    INFEASIBLE = "infeasible"
     INTERRUPTED = "interrupted"
 
     @property
@@ -26,5 +27,6 @@ class Outcome(enum.Enum):
             Outcome.ROUND_LIMIT: "Give it more rounds, a looser stop rule, or a method or network that mixes faster.",
             Outcome.DIVERGED: "Use a smaller step size (the default is safe), or check the weights of the network.",
             Outcome.NOT_FINITE: "Use a smaller step size, or look at the agent's data; engine='debug' shows the inputs.",
+            Outcome.INFEASIBLE: "Change the totals of the rows that are named, or what the agents may do.",
             Outcome.INTERRUPTED: "Continue with resume=True (or `thalweg resume RUN`).",
         }[self]

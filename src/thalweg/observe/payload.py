@@ -9,7 +9,7 @@ import numpy as np
 
 from .figures import DRAWN_AGENTS, charts, sample
 from .layout import layout
-from .serving import evaluated, grid, has_server, member
+from .serving import evaluated, grid, has_picture, has_server, member
 
 if TYPE_CHECKING:
     from .result import Result
@@ -68,6 +68,8 @@ def axes(result: "Result") -> dict[str, str]:
 
 def _graph(result: "Result") -> dict[str, Any]:
     n = len(result.names)
+    if not has_picture(result):
+        return {"skipped": "Agents under a price-setter have no place in a picture."}
     if n > DRAWN_AGENTS:
         what = "There are" if has_server(result) else "The network has"
         return {"skipped": f"{what} {n:,} {member(result)}s; pictures are drawn up to {DRAWN_AGENTS:,}."}
@@ -80,7 +82,9 @@ def _graph(result: "Result") -> dict[str, Any]:
     positions = layout(edges, n) if positions is None else np.asarray(positions, float)
     kept = edges[sample(len(edges), DRAWN_EDGES)]
     records = sample(len(result.history), min(AGENT_RECORDS, max(2, AGENT_VALUES // max(n, 1))))
-    known = COLOURED_BY | {name: name for name in evaluated(result)}
+    known = (
+        COLOURED_BY | ({"loss": "local cost"} if result.price is not None else {}) | {name: name for name in evaluated(result)}
+    )
     columns = {name: label for name, label in known.items() if name in result.history.agents and len(records)}
     served = {"member": "client"} if has_server(result) else {}
     return served | {

@@ -9,7 +9,7 @@ from thalweg._extras import require
 
 from .figures import DRAWN_AGENTS, Chart, charts
 from .layout import layout
-from .serving import grid, has_server
+from .serving import grid, has_picture, has_server
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,8 @@ SIZE = (5.2, 3.8)  # inches, of one panel
 def plot(result: "Result", path: str | Path | None = None) -> "Figure":
     """The network at the last record, the way to the solution and to agreement, as a `matplotlib.figure.Figure`.
 
+    Of a coupled problem: gap and violation, the cost between its bounds, prices, residuals.
+
     Args:
         result: what `solve` returned.
         path: where to save it as well; the suffix says how (.png, .svg, .pdf). The figure is independent of pyplot.
@@ -33,7 +35,7 @@ def plot(result: "Result", path: str | Path | None = None) -> "Figure":
         ValueError: matplotlib cannot write that suffix.
     """
     figures = require("matplotlib.figure", "plot")
-    shown, drawn = charts(result), 0 < len(result.names) <= DRAWN_AGENTS
+    shown, drawn = charts(result), has_picture(result) and 0 < len(result.names) <= DRAWN_AGENTS
     panels = max(1, len(shown) + drawn)
     rows, columns = (1, panels) if panels < 4 else (-(-panels // 3) if panels > 4 else 2, 3 if panels > 4 else 2)
     figure = figures.Figure(figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.3), layout="constrained")

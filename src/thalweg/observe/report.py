@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .describing import describe
 from .ledger import human_bytes
+from .market import certificate_table, is_market, market_measures, plan_columns, price_table
 from .mixing import Mixing, rounds_per_tenfold
 from .outcome import Outcome
 from .payload import axes, edges_once, payload
-from .result import describe
-from .serving import evaluated, extremes, has_server, member, members
+from .serving import evaluated, extremes, has_picture, has_server, member, members, server
 from .table import Table, is_number, markup, table_html
 from .template import read as _template
 from .text import number
@@ -29,6 +30,7 @@ def write_report(result: "Result", path: str | Path, tables: Iterable[Table] = (
 
     It shows the outcome, `tables`, the network with its agents coloured by loss or disagreement round by round, the way to
     the solution and to agreement per round and per byte, predicted and measured mixing, every agent, and the configuration.
+    Of a coupled problem also the certificate, the prices, gap and violation round by round, and plans where they are small.
     Values that are not finite leave gaps in the figures. Long histories are thinned evenly: see `result.history` for all.
 
     Raises:
@@ -46,6 +48,8 @@ def write_report(result: "Result", path: str | Path, tables: Iterable[Table] = (
 def page(result: "Result", tables: Sequence[Table] = ()) -> str:
     """The report as a string of HTML."""
     network = str(result.config.get("network", "")).partition(": ")[0] or f"{len(result.names):,} {member(result)}s"
+    if is_market(result):
+        network = f"{members(result):,} agents and {len(result.price):,} row{'s' * (len(result.price) != 1)}"
     title = f"{type(result.algorithm).__name__} on {network}"
     return Template(_template("report.html")).substitute(
         title=html.escape(title),
@@ -54,8 +58,7 @@ def page(result: "Result", tables: Sequence[Table] = ()) -> str:
         subtitle=html.escape(describe(result.algorithm)),
         measures=_measures(result),
         tables="\n".join(f"<section>{table_html(table)}</section>" for table in tables),
-        facts=_entries(_facts(result)),
-        picture="Clients" if has_server(result) else "Network",
+        picture=_picture(result),
         axes=_axes(result),
         mixing=_mixing(result),
         agents=_agents(result),
@@ -83,9 +86,12 @@ def _outcome(result: "Result") -> str:
 
 def _measures(result: "Result") -> str:
     last = {name: column[-1] for name, column in result.history.scalars.items()} if len(result.history) else {}
-    ledger, shown = result.ledger, [("rounds", f"{result.rounds:,}", "")]
+    ledger, shown = (
+        result.ledger,
+        [("rounds", f"{result.rounds:,}", ""), *(market_measures(result) if is_market(result) else [])],
+    )
     for name, label in (
-        ("objective", "objective"),
+        *((("objective", "objective"),) if not is_market(result) else ()),
         ("gap", "objective gap"),
         ("error", "distance to the optimum"),
         ("consensus_error", "consensus error"),
@@ -106,7 +112,8 @@ def _measures(result: "Result") -> str:
         )
     )
     if has_server(result):
-        shown.append(("received in all", human_bytes(float(ledger.received.sum() * ledger.received_bytes)), "from the server"))
+        received = human_bytes(float(ledger.received.sum() * ledger.received_bytes))
+        shown.append(("received in all", received, f"from the {server(result)}"))
         if last.get("clock", 0) > 0:
             shown.append(("simulated time", f"{number(last['clock'], 3)} s", ""))
     shown.append(("time", f"{ledger.seconds:.3g} s", f"and {ledger.compile_seconds:.2g} s to compile"))
@@ -116,9 +123,25 @@ def _measures(result: "Result") -> str:
     )
 
 
+def _picture(result: "Result") -> str:
+    """The section of the network, or of the market."""
+    facts = f'<dl class="entries facts">\n{_entries(_facts(result))}\n</dl>'
+    market = (
+        [table_html(table) for table in (certificate_table(result), price_table(result)) if table] if is_market(result) else []
+    )
+    found = [f'<section class="market">{table}</section>' for table in market]
+    if not has_picture(result):
+        return "\n".join([*found, f'<section id="market"><h2>Agents and rows</h2>{facts}</section>'])
+    title = "Clients" if has_server(result) else "Network"
+    figure = f'<div class="columns">\n<figure id="graph" class="graph"></figure>\n{facts}\n</div>'
+    return "\n".join([*found, f'<section id="network">\n<h2>{title}</h2>\n{figure}\n</section>'])
+
+
 def _facts(result: "Result") -> dict[str, Any]:
     if has_server(result):
-        facts = {"clients": members(result)}
+        facts = {f"{member(result)}s": members(result)}
+        if is_market(result):
+            facts["rows"] = len(result.price)
         if "participants" in result.history.scalars and len(result.history):
             facts["took part in the last recorded round"] = int(result.history.scalars["participants"][-1])
         return facts | dict(extremes(result))
@@ -159,13 +182,14 @@ def _agents(result: "Result") -> str:
     columns: list[tuple[str, np.ndarray]] = []
     metrics = tuple((name, f"final {name}") for name in evaluated(result))
     for name, label in (
-        ("loss", "final loss"),
+        ("loss", "final cost" if is_market(result) else "final loss"),
         ("own_loss", "final loss, own answer"),
         *metrics,
         ("disagreement", "final disagreement"),
     ):
         if len(result.history) and name in result.history.agents:
             columns.append((label, np.asarray(result.history.agents[name][-1])))
+    columns += plan_columns(result) if is_market(result) else []
     n, sent = len(result.names), result.ledger.bytes
     who = member(result)
     if has_server(result):

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from .describing import describe
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
-from .serving import evaluated, extremes, has_server, member, members
+from .serving import evaluated, extremes, has_server, member, members, server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Result:
             ("duality_gap", "relative duality gap"),
             ("gap", "gap to the optimum"),
             ("error", "distance to the optimum"),
+            ("price_error", "distance to its price"),
+            ("regret", "dynamic regret"),
             ("consensus_error", "consensus error"),
             ("optimality", "optimality residual"),
         ):
@@ -93,7 +96,10 @@ class Result:
         lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} {member(self)}{'s' * (n != 1)}{busiest}"))
         if has_server(self):
             lines.append(
-                ("received", f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the server")
+                (
+                    "received",
+                    f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the {server(self)}",
+                )
             )
             if last.get("clock", 0) > 0:
                 lines.append(("clock", f"{last['clock']:,.6g} simulated seconds"))
@@ -131,22 +137,3 @@ class Result:
         from .plot import plot
 
         return plot(self, path)
-
-
-def describe(algorithm: Any) -> str:
-    """`GradientTracking(step_size=0.1, order='atc')`: fields that are set, floats to four digits."""
-    parts = []
-    for field in dataclasses.fields(algorithm):
-        value = getattr(algorithm, field.name)
-        if value is None or value is False:
-            continue
-        if isinstance(value, float):
-            value = f"{value:.4g}"
-        elif hasattr(value, "values") and np.ndim(getattr(value, "values", None)) == 1:
-            value = f"{np.min(value.values):.4g}…{np.max(value.values):.4g} per agent"
-        elif np.ndim(value) == 1 and len(value) > 6 and hasattr(value, "dtype"):
-            value = f"{np.min(value):.4g}…{np.max(value):.4g} per row"
-        else:
-            value = repr(value)
-        parts.append(f"{field.name}={value}")
-    return f"{type(algorithm).__name__}({', '.join(parts)})"

@@ -15,7 +15,11 @@ def has_server(result: "Result") -> bool:
 
 def member(result: "Result") -> str:
     """What one participant is called."""
-    return "client" if has_server(result) else "agent"
+    return "client" if has_server(result) and result.price is None else "agent"
+
+
+def _one(result: "Result") -> str:
+    return "an agent" if member(result) == "agent" else "a client"
 
 
 def members(result: "Result") -> int:
@@ -36,7 +40,8 @@ def extremes(result: "Result") -> list[tuple[str, str]]:
     if not has_server(result) or not len(result.history):
         return []
     lines = []
-    for name, label in (("loss", "loss of a client"), ("own_loss", "loss with its own answer")):
+    local = "loss" if result.price is None else "cost"
+    for name, label in (("loss", f"{local} of {_one(result)}"), ("own_loss", "loss with its own answer")):
         if name in result.history.agents:
             values = np.asarray(result.history.agents[name][-1], float)
             if values.size and np.isfinite(values).all():
@@ -53,11 +58,21 @@ def extremes(result: "Result") -> list[tuple[str, str]]:
             values = np.asarray(result.history.agents[name][-1], float)
             who = {"lowest": f" ({result.names[values.argmin()]})", "highest": f" ({result.names[values.argmax()]})"}
         low, high = (f"{end} {last[end]:.4g}{who[end]}, {end} tenth {last[f'{end}_tenth']:.4g}" for end in who)
-        lines.append((f"{name} of a client", f"{low}; {high}; spread {last['spread']:.3g}"))
+        lines.append((f"{name} of {_one(result)}", f"{low}; {high}; spread {last['spread']:.3g}"))
     return lines
 
 
 ENDS = ("lowest", "lowest_tenth", "highest", "highest_tenth", "spread")
+
+
+def server(result: "Result") -> str:
+    """What the one that leads is called."""
+    return "server" if result.price is None else "price-setter"
+
+
+def has_picture(result: "Result") -> bool:
+    """Whether agents have a place in a picture: in a network, or as clients of a server. Under a price-setter they have none."""
+    return not has_server(result) or result.price is None
 
 
 def grid(n: int) -> np.ndarray:

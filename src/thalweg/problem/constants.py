@@ -78,7 +78,7 @@ class Memo:
 
     def __init__(self) -> None:
         self._seen: list[weakref.ref] = []
-        self._answer: Constants | None = None
+        self._answer: Any = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Memo)
@@ -89,12 +89,12 @@ class Memo:
     def __reduce__(self):
         return Memo, ()
 
-    def recall(self, leaves: list) -> Constants | None:
-        """The answer for `leaves`, if it is known."""
+    def recall(self, leaves: list) -> Any:
+        """The answer for `leaves`, None if it is not known."""
         same = len(leaves) == len(self._seen) and all(ref() is leaf for ref, leaf in zip(self._seen, leaves, strict=True))
         return self._answer if same else None
 
-    def remember(self, leaves: list, answer: Constants) -> None:
+    def remember(self, leaves: list, answer: Any) -> None:
         """Keep `answer` for `leaves`."""
         self._seen, self._answer = [weakref.ref(leaf) for leaf in leaves], answer
 

@@ -5,6 +5,7 @@
 Axes: `n` agents, `m` rows of the coupling, `r` rows that one agent touches.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,11 +42,15 @@ class CoupledPiece(eqx.Module):
 
 
 class CoupledLocal(eqx.Module):
-    """The oracle of one agent: of f_i, g_i and X_i. A price `[r]` has one entry for each row that it touches."""
+    """The oracle of one agent: of f_i, g_i and X_i. A price `[r]` has one entry for each row that it touches.
+
+    `public` is what everybody knows of the rows: their total and their senses.
+    """
 
     data: PyTree
     share: Float[Array, " r"]
     rows: Int[Array, " r"] | None
+    public: Coupling
     x0: PyTree
     feasible: Regularizer | Polyhedron
     solver: Solver
@@ -55,6 +60,11 @@ class CoupledLocal(eqx.Module):
     def value(self, x: PyTree) -> Scalar:
         """f_i(x)."""
         return self.function(x, self.data)
+
+    def cost(self, x: PyTree) -> Scalar:
+        """f_i(x), and the cost of the local set where that is not only a set (an l1 term, for example)."""
+        r = self.feasible
+        return self.value(x) if isinstance(r, Polyhedron) or r.indicator else self.value(x) + r.value(x)
 
     def grad(self, x: PyTree) -> PyTree:
         """∇f_i(x)."""
@@ -129,7 +139,10 @@ class Coupled(Scattered):
             that touch it).
         smoothness, strong_convexity: L_i and μ_i of the f_i over X_i, numbers or `[n]`; found from Hessians at a few points when
             left out.
-        signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k.
+        signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k, in the shapes
+            of data_i. `at(k)` is the problem of round k, and the problem itself is that of round 0. Constants that are left out are
+            found at round 0; shares are parts of `total` as it is given.
+        constants: `constants(problem) -> Pricing`, where the constants of the dual are known in closed form.
         names: the agents' names. row_names: the rows'.
 
     Raises:
@@ -149,6 +162,7 @@ class Coupled(Scattered):
     quantities: Callable = eqx.field(static=True)
     of_data: Callable | None = eqx.field(static=True)
     data_signal: Callable | None = eqx.field(static=True)
+    constants: Callable | None = eqx.field(static=True)
     names: tuple[str, ...] | None = eqx.field(static=True)
     row_names: tuple[str, ...] = eqx.field(static=True)
     memo: Memo = eqx.field(static=True, repr=False)
@@ -171,6 +185,7 @@ class Coupled(Scattered):
         strong_convexity: Any = None,
         signal: Callable | None = None,
         data_signal: Callable | None = None,
+        constants: Callable | None = None,
         names: Sequence[str] | None = None,
         row_names: Sequence[str] | None = None,
     ):
@@ -189,13 +204,17 @@ class Coupled(Scattered):
         self.row_names = tuple(row_names or (f"row {j}" for j in range(m)))
         if len(self.row_names) != m:
             raise ValueError(f"row_names: got {len(self.row_names)}, expected {m}, one per row of the coupling")
-        self.function, self.quantities, self.data_signal, self.memo = cost, coupling, data_signal, Memo()
+        self.function, self.quantities, self.data_signal = cost, coupling, data_signal
+        self.constants, self.memo = constants, Memo()
         self.of_data = local if callable(local) and not isinstance(local, eqx.Module) else None
         self.feasible = None if self.of_data else (Zero() if local is None else local)
         self.curvature = checks.vector(smoothness, n, "smoothness"), checks.vector(strong_convexity, n, "strong_convexity")
         device = checks.to_device(stacked, self.dtype)
         self.pieces = CoupledPiece(device, _shares(share, self.coupling, touched, n, self.dtype), touched)
         first = jax.tree.map(lambda leaf: leaf[0], device)
+        if data_signal is not None:
+            checks.signal(data_signal, first, "data_signal(data_i, k)", "one agent's data")
+            first = data_signal(first, self.round)
         checks.loss_function(cost, self.x0, first, "cost(x, data_i)")
         self._check_coupling(first, m if touched is None else touched.shape[1])
         self.solver = self._solver(best_response, solver, first)
@@ -220,7 +239,7 @@ class Coupled(Scattered):
         chosen.check(feasible)
         if best_response is None:
             return chosen
-        return ClosedForm(lambda question, data: best_response(question.price, data), augmented=False, otherwise=chosen)
+        return ClosedForm(OfPrice(best_response), augmented=False, otherwise=chosen)
 
     def _weakest(self) -> float:
         """min μ_i as far as the user gave it."""
@@ -266,22 +285,23 @@ class Coupled(Scattered):
         changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling.total)
         problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, b))
         object.__setattr__(problem, "memo", Memo())  # a static field, of a problem that nobody has seen yet
-        problem.memo.remember(jax.tree.leaves((problem.pieces, problem.x0)), found)
+        problem.memo.remember(jax.tree.leaves(eqx.filter(problem, eqx.is_array)), found)
         return problem
 
     def local(self, piece: CoupledPiece) -> CoupledLocal:
         """The oracle of the agent that holds `piece` (one entry of `pieces`, without the leading axis)."""
         data = piece.data if self.data_signal is None else self.data_signal(piece.data, self.round)
         feasible = self.of_data(data) if self.of_data else self.feasible
-        return CoupledLocal(data, piece.share, piece.rows, self.x0, feasible, self.solver, self.function, self.quantities)
+        known = self.coupling, self.x0, feasible, self.solver
+        return CoupledLocal(data, piece.share, piece.rows, *known, self.function, self.quantities)
 
     def objective(self, plans: PyTree) -> Scalar:
-        """Σ_i f_i(x_i) of plans with a leading axis n. It says little without `violation(plans)`."""
-        return jnp.sum(_each(self, CoupledLocal.value, plans))
+        """Σ_i f_i(x_i) of plans with a leading axis n, with the costs of local terms. It says little without `violation(plans)`."""
+        return jnp.sum(_each(self, _cost, plans))
 
     def quantity(self, plans: PyTree) -> Float[Array, " m"]:
         """Σ_i g_i(x_i)."""
-        return self.added(_each(self, CoupledLocal.quantity, plans))
+        return self.added(_each(self, _quantity, plans))
 
     def violation(self, plans: PyTree) -> Scalar:
         """max over rows of the distance to the right side of b, relative to max(1, |b|)."""
@@ -303,14 +323,32 @@ class Coupled(Scattered):
     @property
     def pricing(self) -> Pricing:
         """Constants of the dual problem; computed once."""
-        leaves = jax.tree.leaves((self.pieces, self.x0))
+        leaves = jax.tree.leaves(eqx.filter(self, eqx.is_array))
         if (found := self.memo.recall(leaves)) is None:
-            found = pricing(self)
+            found = (self.constants or pricing)(self)
             self.memo.remember(leaves, found)
         return found
 
     def __repr__(self) -> str:
         return f"Coupled({self.n} agents, {self.size} variables each, {self.m} rows, {self.dtype})"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfPrice:
+    """`best_response(price, data)` as an answer to a question; equal for equal functions, so that it compiles once."""
+
+    best_response: Callable
+
+    def __call__(self, question: Question, data: PyTree) -> PyTree:
+        return self.best_response(question.price, data)
+
+
+def _cost(local: CoupledLocal, x: PyTree) -> Scalar:
+    return local.cost(x)
+
+
+def _quantity(local: CoupledLocal, x: PyTree) -> Float[Array, " r"]:
+    return local.quantity(x)
 
 
 @eqx.filter_jit
@@ -348,9 +386,9 @@ def _checked_rows(rows: Any, n: int, m: int):
 
 def _shares(share: Any, coupling: Coupling, rows, n: int, dtype):
     """`[n, r]`."""
-    b = np.asarray(coupling.total, float)
+    b = np.asarray(coupling.initial, float)
     if share is None:
-        each = coupling.total / coupling.touching
+        each = coupling.initial / coupling.touching
         return jnp.broadcast_to(each, (n, len(b))) if rows is None else gathered(each, rows)
     array = np.asarray(share, float)
     expected = (n, len(b) if rows is None else rows.shape[1])

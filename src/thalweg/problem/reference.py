@@ -16,6 +16,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from thalweg.problem.base import Problem
+from thalweg.problem.central import central
+from thalweg.problem.coupled import Coupled
 from thalweg.problem.regularizer import Zero
 
 DENSE_VARIABLES = 1000
@@ -33,6 +35,7 @@ class Reference:
         residual: what the certificate bounds: ‖∇F(x)‖, or the prox-gradient residual L·‖x − prox_{r/L}(x − ∇f(x)/L)‖.
         certificate: the condition that was met, in words and numbers.
         solver: how it was found.
+        price: `[m]` of a coupled problem, whose `x` are the agents' plans, with a leading axis n.
     """
 
     x: PyTree
@@ -40,6 +43,7 @@ class Reference:
     residual: float
     certificate: str
     solver: str
+    price: np.ndarray | None = None
 
 
 def in_float64(tree: PyTree) -> PyTree:
@@ -52,8 +56,11 @@ def in_float64(tree: PyTree) -> PyTree:
     return jax.tree.map(convert, tree)
 
 
-def reference(problem: Problem, tol: float | int = 1e-10) -> Reference:
+def reference(problem: Problem | Coupled, tol: float | int | None = None) -> Reference:
     """Solve the problem as if all data were in one place.
+
+    Coupled problems: Clarabel (extra "central") where costs are quadratic, else SciPy; accepted by `certify`, to `tol` (1e-6 when
+    left out). All others as follows, with `tol` 1e-10 when left out.
 
     Smooth problems: SciPy's trust-region Newton method (L-BFGS above 1000 variables), then plain Newton steps as long
     as they reduce the gradient. With a non-smooth r: accelerated proximal gradient with restarts (Beck and Teboulle
@@ -66,6 +73,9 @@ def reference(problem: Problem, tol: float | int = 1e-10) -> Reference:
         RuntimeError: the certificate was not met; there may be no minimiser (separable data without a regulariser).
         ValueError: `tol` is not positive.
     """
+    if isinstance(problem, Coupled):
+        return _coupled(problem, 1e-6 if tol is None else tol)
+    tol = 1e-10 if tol is None else tol
     if not tol > 0:
         raise ValueError(f"reference tol: got {tol}, expected a positive number such as 1e-10")
     with jax.enable_x64(True):
@@ -174,3 +184,14 @@ def _proximal(problem: Problem, start: Any, unravel: Callable, limit: float) -> 
 
     x, _, _, _, residual, iterations = run(start)
     return x, float(residual), "", f"accelerated proximal gradient, {int(iterations)} iterations"
+
+
+def _coupled(problem: Coupled, tol: float) -> Reference:
+    if not tol > 0:
+        raise ValueError(f"reference tol: got {tol}, expected a positive number such as 1e-6")
+    with jax.enable_x64(True):
+        exact = in_float64(problem)
+        plans, price, solver = central(exact, tol)
+        objective, violation = float(exact.objective(plans)), float(exact.violation(plans))
+        x = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), plans)
+    return Reference(x, objective, violation, solver, solver.split(":")[0], price)

@@ -155,8 +155,8 @@ class Box(Regularizer):
 
 def _bound_like(bound: PyTree, x: PyTree) -> PyTree:
     if jax.tree.structure(bound).num_nodes == 1 and jnp.ndim(bound) == 0:
-        return jax.tree.map(lambda leaf: jnp.asarray(bound, leaf.dtype), x)
-    return jax.tree.map(lambda leaf, b: jnp.asarray(b, leaf.dtype), x, bound)
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, bound, leaf.dtype), x)
+    return jax.tree.map(lambda leaf, b: jnp.broadcast_to(jnp.asarray(b, leaf.dtype), leaf.shape), x, bound)
 
 
 class Simplex(Regularizer):
@@ -287,6 +287,8 @@ def box(low: PyTree, high: PyTree) -> Regularizer:
     Raises:
         ValueError: a bound is NaN, or low > high somewhere.
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((low, high))):  # data of an agent, looked at before
+        return Box(low, high)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((low, high))]
     if any(np.isnan(leaf).any() for leaf in leaves):
         raise ValueError("box: got NaN among the bounds, expected numbers; use -inf or inf for a side left open")

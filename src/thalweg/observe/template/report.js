@@ -12,8 +12,8 @@ axis.hidden = !charts.length || !data.charts.bytes;
 axis.addEventListener("change", (event) => charts.forEach((chart) => chart.setAxis(event.target.value)));
 
 const graph = document.getElementById("graph");
-if (data.graph.skipped) element("p", {className: "note", textContent: data.graph.skipped}, graph);
-else if (data.graph.names.length) networkPicture(graph, data.graph).onRecord((round) => charts.forEach((chart) => chart.mark(round)));
+if (graph && data.graph.skipped) element("p", {className: "note", textContent: data.graph.skipped}, graph);
+else if (graph && data.graph.names.length) networkPicture(graph, data.graph).onRecord((round) => charts.forEach((chart) => chart.mark(round)));
 
 // Numbers by size, texts by alphabet, missing values last in both directions.
 function sortBy(table, column, sign) {

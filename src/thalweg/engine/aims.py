@@ -1,0 +1,113 @@
+"""What peers are to find: one answer that all agree on, or a plan each and the price of what they share."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.algorithm.base import Facts, PeerAlgorithm
+from thalweg.network import Network
+from thalweg.observe import Outcome
+from thalweg.problem import Coupled, Problem
+from thalweg.problem.certificate import certify, infeasible
+
+from . import refusals, setup
+from .driver import Run
+from .facts import gather_facts, of_network
+from .market import PeerMarketGauge
+from .market_tabulate import PeerMarketTabulator
+from .metrics import AgreementGauge, PeerGauge
+from .moving import Goal
+from .refusals_market import check_coupled
+from .stop import Stop
+from .tabulate import Tabulator
+from .trade import facts_of
+
+
+class Aim(abc.ABC):
+    """What a run of peers looks for."""
+
+    problem: Problem | Coupled
+    gauge: PeerGauge
+
+    @abc.abstractmethod
+    def facts(self, algorithm: PeerAlgorithm, network: Network) -> Facts:
+        """What the algorithm may choose its steps from."""
+
+    @abc.abstractmethod
+    def check_stop(self, stop: Stop | None) -> None:
+        """Refuse a stop rule that asks what this aim has not."""
+
+    @abc.abstractmethod
+    def tabulator(self, message_bytes: int, goal: Goal, has_target: bool, keep_agents: bool) -> Any:
+        """Makes columns of records."""
+
+    @abc.abstractmethod
+    def answer(self, run: Run, algorithm: PeerAlgorithm, outcome: Outcome) -> dict[str, Any]:
+        """Of the `Result`: x, agents, and price and certificate where there are any; another outcome if they say so."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OneAnswer(Aim):
+    """One answer for all; `asked` is the problem before anything was folded into it."""
+
+    problem: Problem
+    asked: Problem
+    gauge: PeerGauge = dataclasses.field(default_factory=AgreementGauge)
+
+    def facts(self, algorithm, network):
+        return gather_facts(self.problem, algorithm, network)
+
+    def check_stop(self, stop):
+        pass
+
+    def tabulator(self, message_bytes, goal, has_target, keep_agents):
+        return Tabulator(self.problem.n * self.problem.weights, message_bytes, goal.optimum, has_target, keep_agents)
+
+    def answer(self, run, algorithm, outcome):
+        unravel = setup.unraveller(self.problem)
+        estimates = run.engine.estimates(run.experiment, run.local, run.shared)
+        return {"x": unravel(estimates.mean(0)), "agents": jax.vmap(unravel)(estimates)}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlansAndPrice(Aim):
+    """A plan for each agent, and a price."""
+
+    problem: Coupled
+    gauge: PeerGauge = dataclasses.field(default_factory=PeerMarketGauge)
+
+    def facts(self, algorithm, network):
+        return dataclasses.replace(facts_of(self.problem), **of_network(network))
+
+    def check_stop(self, stop):
+        if stop is not None and stop.distributed:
+            raise ValueError(
+                "Stop(distributed=True): got a Coupled problem, whose stop rule is its certificate, and no agent knows that; use "
+                "Stop() and a number of rounds"
+            )
+
+    def tabulator(self, message_bytes, goal, has_target, keep_agents):
+        return PeerMarketTabulator(message_bytes, self.problem.row_names, goal.optimum, has_target, keep_agents)
+
+    def answer(self, run, algorithm, outcome):
+        rows = run.engine.estimates(run.experiment, run.local, run.shared)
+        plans = jax.vmap(setup.unraveller(self.problem))(rows)
+        copies = np.asarray(jax.vmap(algorithm.price)(run.local.agents.state))
+        price = self.problem.coupling.project(jnp.asarray(copies.mean(0), self.problem.dtype))
+        found = {"x": plans, "agents": plans, "price": np.asarray(price)}
+        found["certificate"] = certify(self.problem.at(run.round), price, plans)
+        if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(self.problem, price)) is not None:
+            found |= {"outcome": Outcome.INFEASIBLE, "reason": proof}
+        return found
+
+
+def aim_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Aim:
+    """What this problem asks for, once it is known to have what the algorithm needs."""
+    if isinstance(problem, Coupled):
+        check_coupled(algorithm, problem)
+        return PlansAndPrice(problem)
+    return OneAnswer(refusals.check_problem(algorithm, problem), problem)
