@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -53,8 +54,9 @@ def planned(engine: Any, program: Server, folder: Path | None = None) -> tuple[A
     return ByHand("simulated", executor, engine.deterministic), dataclasses.replace(program, unroll=True), PLANS[plan]
 
 
+@eqx.filter_jit
 def _convolves(program: Server) -> bool:
-    """Whether the loss has a convolution in it."""
+    """Whether the loss has a convolution in it; looked up once for all programs that trace alike."""
     first = jax.tree.map(lambda leaf: leaf[0], program.problem.pieces)
     jaxpr = jax.make_jaxpr(lambda piece, x: program.problem.local(piece).value(x))(first, program.problem.x0)
     return any(equation.primitive.name == "conv_general_dilated" for equation in equations(jaxpr.jaxpr))

@@ -88,6 +88,8 @@ def _digest(value: Any, digest: Any) -> None:
         for key in sorted(value, key=repr):
             digest.update(f"{key!r}:".encode())
             _digest(value[key], digest)
+    elif isinstance(value, tuple) and all(type(entry) is str for entry in value):  # names: there may be many
+        digest.update("".join(f"str({entry!r})" for entry in value).encode())
     elif isinstance(value, (list, tuple)):
         for entry in value:
             _digest(entry, digest)

@@ -42,15 +42,12 @@ class Central:
         self.plant, self.horizon, self.solver, self.tolerance = plant, horizon, solver, tolerance
         n, s, a, H = plant.n, plant.s, plant.a, horizon
         states, inputs = n * s, n * a
-        whole = sparse.block_diag(list(plant.A)).tolil()
-        for (j, i), matrix in plant.influence.items():
-            whole[i * s : (i + 1) * s, j * s : (j + 1) * s] += matrix
-        self._whole, B = sparse.csc_matrix(whole), sparse.block_diag(list(plant.B))
+        B = sparse.block_diag(list(plant.B))
         Q, final, R = (sparse.block_diag(list(m)) for m in (plant.Q, plant.final, plant.R))
         self._P = sparse.block_diag([*[Q] * (H - 1), final, *[R] * H], format="csc")
         goal = np.concatenate([np.tile(plant.target.ravel(), H), np.tile(plant.rest.ravel(), H)])
         self._q = -self._P @ goal
-        move = sparse.kron(sparse.eye(H), sparse.eye(states)) - sparse.kron(sparse.eye(H, k=-1), self._whole)
+        move = sparse.kron(sparse.eye(H), sparse.eye(states)) - sparse.kron(sparse.eye(H, k=-1), plant.together)
         dynamics = sparse.hstack([move, -sparse.kron(sparse.eye(H), B)])
         use = sparse.csc_matrix(plant.use.transpose(1, 0, 2).reshape(plant.b, inputs))
         budgets = sparse.hstack([sparse.csc_matrix((H * plant.b, H * states)), sparse.kron(sparse.eye(H), use)])
@@ -66,7 +63,7 @@ class Central:
         """The best plan from states `x` `[n, s]` at time t."""
         plant, H = self.plant, self.horizon
         start = np.tile(plant.drift.ravel(), H)
-        start[: x.size] += self._whole @ x.ravel()
+        start[: x.size] += plant.together @ x.ravel()
         low, high = (bound[self._bounded] for bound in self._limits)
         budget = plant.available(t, H).ravel()
         l = np.concatenate([start, np.full(budget.size, -np.inf), low])

@@ -55,9 +55,20 @@ class Controller:
     """
 
     def __init__(
-        self, plant: Plant, horizon: int, *, algorithm: Any = None, rounds: int = 200, first_rounds: int | None = None, tolerance: float | None = 1e-6,
-        every: int = 10, fallback: Any = None, exact: bool = True, penalty: float | None = None, sweeps: int = 1,
-    ):  # fmt: skip
+        self,
+        plant: Plant,
+        horizon: int,
+        *,
+        algorithm: Any = None,
+        rounds: int = 200,
+        first_rounds: int | None = None,
+        tolerance: float | None = 1e-6,
+        every: int = 10,
+        fallback: Any = None,
+        exact: bool = True,
+        penalty: float | None = None,
+        sweeps: int = 1,
+    ):
         self.plant, self.horizon, self.rounds, self.tolerance, self.every = plant, horizon, rounds, tolerance, every
         if not isinstance(rounds, int) or rounds < 1:
             raise ValueError(f"Controller(rounds={rounds!r}): expected a whole number ≥ 1")

@@ -35,14 +35,14 @@ def tanks(n: int = 4, pumps: float = 1.0) -> tuple[Plant, np.ndarray]:
         A=0.8, B=1.0, Q=1.0, R=0.5, influence={names[i - 1]: [[0.2]]} if i else {}, low=-0.8, high=0.8, input_low=-0.5,
         input_high=0.5, use=1.0,
     )  # fmt: skip
-    levels = 0.7 * np.cos(2.0 * np.arange(n))[:, None]
-    return Plant({name: tank(i) for i, name in enumerate(names)}, budget=pumps * 0.1 * n), levels
+    levels = -0.7 * np.abs(np.cos(2.0 * np.arange(n)))[:, None]
+    return Plant({name: tank(i) for i, name in enumerate(names)}, budget=pumps * 0.05 * n), levels
 
 
 def springs(side: int = 5, seed: int = 0, dt: float = 0.2) -> tuple[Plant, np.ndarray]:
     """(plant, first states): side × side masses, each held by a spring to its place and by springs to its neighbours.
 
-    A mass knows its displacement p and speed v: p⁺ = p + dt·v, v⁺ = v + dt·(u − p/2 − v/5 + Σ_j (p_j − p)), |u| ≤ 1, |p| ≤ 1.
+    A mass knows its displacement p and speed v: p⁺ = p + dt·v, v⁺ = v + dt·(u − p/2 − v/5 + Σ_j (p_j − p)), |u| ≤ 0.4, |p| ≤ 1.
     """
     name = lambda i, j: f"mass {i},{j}"
     subsystems = {}
@@ -54,7 +54,7 @@ def springs(side: int = 5, seed: int = 0, dt: float = 0.2) -> tuple[Plant, np.nd
             influence = {name(*other): [[0.0, 0.0], [dt, 0.0]] for other in around}
             subsystems[name(i, j)] = Subsystem(
                 A=A, B=[[0.0], [dt]], Q=[1.0, 0.1], R=0.1, influence=influence, low=[-1, -np.inf], high=[1, np.inf],
-                input_low=-1.0, input_high=1.0,
+                input_low=-0.4, input_high=0.4,
             )  # fmt: skip
     rng = np.random.default_rng(seed)
     return Plant(subsystems), np.stack([rng.uniform(-0.5, 0.5, side**2), np.zeros(side**2)], axis=1)

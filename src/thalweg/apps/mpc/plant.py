@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import sparse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,12 @@ class Plant:
         self.influence = self._influence()
         involved = sorted({int(c) for matrix in self.influence.values() for c in np.flatnonzero(np.any(matrix != 0, axis=0))})
         self.heard = np.array(involved, int)
+        blocks = {(i, i): A for i, A in enumerate(self.A)} | {(i, j): matrix for (j, i), matrix in self.influence.items()}
+        at = np.array(list(blocks)) * s
+        places = at[:, :, None, None] + np.stack(np.meshgrid(range(s), range(s), indexing="ij"))[None]
+        values = np.stack(list(blocks.values())).ravel()
+        # Everybody's dynamics as one sparse matrix [n·s, n·s].
+        self.together = sparse.csr_array((values, (places[:, 0].ravel(), places[:, 1].ravel())), (self.n * s, self.n * s))
 
     def _stack(self, field: str, form: Callable, shape: tuple[int, ...]) -> np.ndarray:
         found = []
@@ -147,9 +154,7 @@ class Plant:
 
     def step(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         """The next states `[n, s]` from states and inputs `[n, a]`."""
-        following = np.einsum("nij,nj->ni", self.A, x) + np.einsum("nij,nj->ni", self.B, u) + self.drift
-        for (j, i), matrix in self.influence.items():
-            following[i] += matrix @ x[j]
+        following = (self.together @ x.ravel()).reshape(x.shape) + np.einsum("nij,nj->ni", self.B, u) + self.drift
         if self.bend is not None:
             with jax.enable_x64(True):
                 following += np.asarray(_bent(self.bend, x, u, self.parameters))
@@ -181,7 +186,8 @@ class Plant:
         return np.concatenate([part.ravel() for part in (*parts, self.input_low[:, None] - inputs, used)])
 
     def __repr__(self) -> str:
-        return f"Plant({self.n} subsystems, {self.s} states and {self.a} inputs each, {len(self.influence)} influences, {self.b} budgets)"
+        each = f"{self.s} states and {self.a} inputs each"
+        return f"Plant({self.n} subsystems, {each}, {len(self.influence)} influences, {self.b} budgets)"
 
 
 @functools.partial(jax.jit, static_argnums=0)
