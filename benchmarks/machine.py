@@ -1,11 +1,11 @@
 """What machine a benchmark ran on, and what its memory can do."""
 
-from pathlib import Path
 import os
 import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np

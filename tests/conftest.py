@@ -12,7 +12,7 @@ os.environ["COLUMNS"] = "120"  # what commands print does not depend on who look
 from jaxtyping import install_import_hook
 
 # Not the parts that speak NumPy and plain Python to users: their own messages are tested, and a type checker would speak first.
-CHECKED = ["algorithm", "data", "engine", "message", "models", "observe", "problem"]
+CHECKED = ["algorithm", "coupling", "data", "engine", "message", "models", "observe", "problem"]
 
 with install_import_hook([f"thalweg.{part}" for part in CHECKED], "typechecking.check"):
     import thalweg

@@ -2,14 +2,14 @@
 
 # ruff: noqa: F401, F403
 
-from . import algorithm, cohort, data, engine, fleet, message, models, network, observe, problem
+from . import algorithm, cohort, coupling, data, engine, fleet, message, models, network, observe, online, problem
 from .algorithm import *
 from .algorithm import peer as algorithms
 from .algorithm import price, server
 from .algorithm.peer import *
 from .algorithm.price import *
 from .algorithm.server import *
-from .engine import Debug, EventDriven, RoleFailure, Sharded, Simulated, Stop, solve
+from .engine import Debug, EventDriven, RoleFailure, Sharded, Simulated, Stop, WarmStart, solve
 from .fleet import Fleet
 from .network import Network
 from .observe import Comparison, History, Ledger, Outcome, Result, compare, trackers

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 # Where nothing is compared between differently compiled programs, an optimising compiler only takes time.
-UNOPTIMISED = {"test_epochs", "test_exports", "test_server_exports", "test_failures", "test_bad_input", "test_stop"}
+UNOPTIMISED = {"test_epochs", "test_exports", "test_server_exports", "test_price_exports", "test_failures", "test_bad_input", "test_stop"}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,11 +11,12 @@ import thalweg
 
 ROOT = Path(thalweg.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-CONCEPTS = ("problem", "network", "message", "algorithm", "cohort", "fleet", "engine", "observe", "data", "models")
+CONCEPTS = ("problem", "network", "message", "algorithm", "cohort", "fleet", "engine", "observe", "data", "models", "coupling")
 
 # concept → what it must never import (DESIGN §3)
 FORBIDDEN = {
     "problem": {"engine", "network", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
+    "coupling": {"engine", "problem", "network", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "network": {"engine", "problem", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "message": {"engine", "problem", "network", "algorithm", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "algorithm": {"engine", "problem", "network", "observe", "fleet", "apps", "cli", "experiment"},

@@ -293,8 +293,14 @@ def test_nan_on_the_way_names_the_client_that_began():
         assert np.isfinite(exports.flat(found.x)).all()
 
 
+# Their server divides by the size of what it hears, or by the local rate; FedSPS caps the rate by the loss itself.
+TAMED = {"FedAdagrad", "FedAdam", "FedYogi", "QFFL", "FedSPS"}
+
+
 @a_few("FedAvg", "SCAFFOLD")
 def test_divergence_ends_the_run_with_the_last_good_state(name, ordinary):
+    if name in TAMED:
+        pytest.skip("its steps stay bounded whatever the local rate")
     problem, result = ordinary(name)
     rates = lambda a: [s.learning_rate for s in solvers(a) if hasattr(s, "learning_rate")]
     steep = eqx.tree_at(rates, result.algorithm, [1e3 for _ in rates(result.algorithm)])

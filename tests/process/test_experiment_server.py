@@ -215,3 +215,25 @@ def test_the_catalogue_finds_without_importing_what_files_may_name():
     ):
         lines = {name: value.__doc__.strip().partition("\n")[0] for name, value in known.items()}
         assert catalogue.SECTIONS[section]() == lines
+
+
+def test_an_optax_optimizer_and_the_event_driven_engine_are_named_in_a_file(visits):
+    folder, _ = visits
+    text = VISITS.replace('name = "SCAFFOLD"', 'name = "FedOpt"\nserver_optimizer = { kind = "adam", learning_rate = 0.05 }')
+    text = text.replace("every = 50", 'every = 50\nengine = "event-driven"\nbuffer = 2\nstaleness = 0.5').replace("3000", "100")
+    result, _ = load(written(folder, text)).run(folder / "run")
+    assert result.rounds == 100 and "optimiser" in str(result) and " at 0x" not in str(result)
+    assert "2 messages" in result.config["engine"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("every = 50", "every = 50\nbuffer = 2", "run.buffer: got 2, expected nothing"),
+        ('name = "SCAFFOLD"', 'name = "FedOpt"\nserver_optimizer = { kind = "adan" }', "nadam"),
+    ],
+)
+def test_mistakes_about_them_name_the_key(visits, old, new, message):
+    folder, _ = visits
+    with pytest.raises(ValueError, match=message):
+        load(written(folder, VISITS.replace(old, new))).run(folder / "run")

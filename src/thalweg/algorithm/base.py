@@ -85,6 +85,7 @@ class Facts(eqx.Module):
         examples: largest number of examples that one agent holds (1 where a local function is not a mean).
         source: how the constants were found: "exact", "given" or "estimated".
         pricing: of a coupled problem, the constants of its dual.
+        participation: the part of the agents whose answers arrive in a round, at the least.
     """
 
     smoothness: float | None
@@ -101,6 +102,7 @@ class Facts(eqx.Module):
     examples: int = 1
     source: str = "exact"
     pricing: Any = None
+    participation: float = 1.0
 
     @property
     def condition_number(self) -> float:

@@ -4,5 +4,6 @@ from .debug import Debug, RoleFailure
 from .simulated import EventDriven, Sharded, Simulated
 from .solve import solve
 from .stop import Stop
+from .warm import WarmStart
 
-__all__ = ["Debug", "EventDriven", "RoleFailure", "Sharded", "Simulated", "Stop", "solve"]
+__all__ = ["Debug", "EventDriven", "RoleFailure", "Sharded", "Simulated", "Stop", "WarmStart", "solve"]

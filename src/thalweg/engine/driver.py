@@ -27,7 +27,10 @@ CHECKPOINT_SECONDS = 10.0
 
 @dataclasses.dataclass
 class Run:
-    """A run under way. `carry` is the last good state, at `history`'s last record."""
+    """A run under way. `carry` is the last good state, at `history`'s last record.
+
+    With `regrets` the history sums up its gaps, record by record.
+    """
 
     engine: Any
     experiment: Any
@@ -37,6 +40,7 @@ class Run:
     history: History
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    regrets: bool = False
 
     @property
     def round(self) -> int:
@@ -49,6 +53,11 @@ class Run:
             return
         if len(self.history) and self.history["round"][-1] % int(self.rules.every):
             self.history = self.history.without_last()
+        if self.regrets:
+            # One after another, whatever the chunks, so that a resumed run has the same bits.
+            before = self.history["regret"][-1:] if len(self.history) else np.zeros(1)
+            gaps = np.asarray(scalars["gap"], float)
+            scalars = {**scalars, "regret": np.cumsum(np.concatenate([before, gaps]))[1:]}
         self.history = self.history.extended(scalars, agents)
 
 

@@ -26,6 +26,7 @@ from . import refusals_server as refusals
 from . import setup
 from .driver import Run
 from .loop import Rules
+from .moving import aim
 from .pace import expected_seconds
 from .plans import planned
 from .server import Server
@@ -79,21 +80,21 @@ def federate(
     engine, program, plan = planned(engine, program, None if checkpoint is None else Path(checkpoint) / "records")
     said = refusals.server_warnings(algorithm, cohort, fleet)
     rounds, seed = int(rounds), int(seed)
-    asked_every, every = every, int(every or max(1, rounds // 200))
-    target = setup.target_row(reference, problem)
+    asked_every, goal = every, aim(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
-        every=jnp.asarray(every, jnp.int32),
-        reference=target,
+        every=jnp.asarray(goal.every, jnp.int32),
+        reference=goal.row,
         limit=jnp.asarray(jnp.inf, problem.dtype),
         keep_agents=keep,
+        moving=goal.moving,
     )
     identity = setup.identified(
         problem, algorithm, seed, engine, start,
         cohort=repr(cohort),
         fleet=f"{'none' if fleet is None else setup.digest_of(fleet)}",
         ids=setup.digest_of(ids),
-        columns=f"reference: {reference is not None}, agents: {keep}, evaluate: {', '.join(evaluations) or 'none'}",
+        columns=f"reference: {goal.kind}, agents: {keep}, evaluate: {', '.join(evaluations) or 'none'}",
         link=f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
     )  # fmt: skip
     began = time.monotonic()
@@ -107,10 +108,9 @@ def federate(
         counts = getattr(problem, "counts", None) if asked.pieces is not None else problem.source.counts
         seconds = expected_seconds(fleet, getattr(algorithm, "solver", None), counts, sizes)
         program = dataclasses.replace(program, registry=Registry(weights, jnp.asarray(seconds, weights.dtype)))
-    optimum = None if reference is None else float(asked.objective(setup.unraveller(problem)(target)))
-    tabulate = ServerTabulator(sizes, problem.weights, optimum, reference is not None, keep)
+    tabulate = ServerTabulator(sizes, problem.weights, goal.optimum, reference is not None, keep)
     tabulate.resume(None, local)
-    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or (tuple(f"client {i}" for i in range(problem.n)) if keep else ("all clients",))
     config = _config(asked, algorithm, cohort, fleet, engine, plan, seed, stop, rounds, evaluations)
     outcome, reason, tracking = setup.execute(

@@ -40,7 +40,10 @@ class Records(eqx.Module):
 
 
 class Rules(eqx.Module):
-    """How a run is driven. `every`, `reference` and tolerances are traced; what is kept is static."""
+    """How a run is driven. `every`, `reference` and tolerances are traced; what is kept is static.
+
+    With `moving` the reference has a leading axis of rounds.
+    """
 
     stop: Stop | None
     every: Int[Array, ""]
@@ -48,6 +51,11 @@ class Rules(eqx.Module):
     limit: Float[Array, ""]
     report: tuple[str, ...] = eqx.field(static=True, default=())
     keep_agents: bool = eqx.field(static=True, default=True)
+    moving: bool = eqx.field(static=True, default=False)
+
+    def target(self, k: Any) -> Float[Array, "..."]:
+        """The reference of round `k`."""
+        return self.reference[k] if self.moving else self.reference
 
 
 class Program(eqx.Module):

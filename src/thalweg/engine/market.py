@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
@@ -26,7 +27,7 @@ class MarketSnapshot(eqx.Module):
     """One record.
 
     Attributes:
-        objective: Σ f_i(x_i) at the agents' plans, below the optimum where `violation` is not 0.
+        objective: Σ f_i(x_i), with the costs of local terms, at the agents' plans, below the optimum where `violation` is not 0.
         dual: lower bound of the optimal cost at the price of the moment; −∞ where none is proved.
         gap: (objective − dual) / max(1, |dual|).
         violation: max_j |excess_j| / max(1, |b_j|) of Σ g_i(x_i).
@@ -68,7 +69,7 @@ class MarketGauge(Gauge):
             plan = a.estimate(server, state)
             low, _ = local.bound(heard(price, local.rows), plan)
             row = ravel_pytree(plan)[0]
-            value = local.value(plan)
+            value = local.cost(plan)
             finite = jnp.isfinite(value) & all_finite((row, state))
             return value, local.quantity(plan), low, jnp.sum((row - own) ** 2), finite
 
@@ -107,7 +108,7 @@ class PeerMarketGauge(PeerGauge):
         def one(a, local, c, state, own, before, price, reference):
             plan = a.estimate(state)
             low, _ = local.bound(price, plan)
-            row, value = ravel_pytree(plan)[0], local.value(plan)
+            row, value = ravel_pytree(plan)[0], local.cost(plan)
             # Disagreement is between prices of the right sign: a copy may be on its way there.
             apart = jnp.sum((local.public.project(own) - price) ** 2)
             finite = jnp.isfinite(value) & all_finite((row, state))
@@ -145,7 +146,7 @@ def summarised(executor, problem, k, price, movement, found, apart) -> MarketSna
     """From every agent's (value, quantity, bound, squared error, finite); `apart` `[n]` are squared distances of prices."""
     value, quantity, low, square, finite, rows = executor.everyone((*found, problem.pieces.rows))
 
-    def network(coupling, price, movement, value, quantity, low, square, finite, rows, apart):
+    def network(coupling, k, price, movement, value, quantity, low, square, finite, rows, apart):
         here = coupling.at(k)
         total = _added(quantity, rows, coupling.m)
         objective, dual = jnp.sum(value), jnp.sum(low) - jnp.sum(price * here.total)
@@ -166,7 +167,19 @@ def summarised(executor, problem, k, price, movement, found, apart) -> MarketSna
         )
 
     return executor.network_role(
-        "network", network, problem.coupling, price, movement, value, quantity, low, square, finite, rows, apart
+        "network",
+        network,
+        problem.coupling,
+        jnp.asarray(k, jnp.int32),
+        price,
+        movement,
+        value,
+        quantity,
+        low,
+        square,
+        finite,
+        rows,
+        apart,
     )
 
 
@@ -180,11 +193,14 @@ def target(reference: Any, problem: Any) -> Float[Array, "..."]:
     """The reference's plans as rows `[n, d]`; a row of NaN when there is none."""
     if reference is None:
         return jnp.full(problem.size, jnp.nan, problem.dtype)
-    plans = getattr(reference, "x", reference)
-    rows = jnp.asarray(jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans))
-    if rows.shape != (problem.n, problem.size):
+    plans = jax.tree.map(jnp.asarray, getattr(reference, "x", reference))
+    shapes = lambda tree, extra: jax.tree.map(lambda leaf: (*extra, *np.shape(leaf)), tree)
+    same = jax.tree.structure(plans) == jax.tree.structure(problem.x0)
+    got, expected = shapes(plans, ()), shapes(problem.x0, (problem.n,))
+    if not same or got != expected:
         raise ValueError(
-            f"solve: the reference has {rows.shape[0]} plans of {rows.shape[1]} numbers, expected {problem.n} of {problem.size}: "
-            "one plan per agent; pass tw.reference(problem)"
+            f"solve: the reference has shape {got}, expected {expected}, a plan of every agent; pass tw.reference(problem)"
         )
-    return rows
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plans)):
+        raise ValueError("solve: the reference has NaN or infinite entries, expected finite ones; pass tw.reference(problem)")
+    return jax.vmap(lambda plan: ravel_pytree(plan)[0].astype(problem.dtype))(plans)

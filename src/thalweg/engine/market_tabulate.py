@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from .loop import Records
-from .tabulate import Columns, Sent, Traffic, host
+from .tabulate import Columns, Sent, Traffic, host, of_round
 
 # Prices of more rows than this have no columns of their own.
 PRICE_COLUMNS = 32
@@ -18,14 +18,22 @@ class MarketTabulator:
     Args:
         sizes: payload of one agent's messages in a round, "up" and "down".
         row_names: of the coupling's rows.
-        optimum: cost of the reference, or None.
+        optimum: cost of the reference, `[K + 1]` where it moves, or None.
         has_target: whether "error" was measured against a reference.
         keep_agents: keep a row per agent.
+        prices: `[K + 1, m]` of a reference that moves, or None.
     """
 
     def __init__(
-        self, sizes: dict[str, int], row_names: tuple[str, ...], optimum: float | None, has_target: bool, keep_agents: bool
+        self,
+        sizes: dict[str, int],
+        row_names: tuple[str, ...],
+        optimum: Any,
+        has_target: bool,
+        keep_agents: bool,
+        prices: Any = None,
     ):
+        self.prices = prices
         self.sizes, self.row_names = sizes, row_names
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._traffic = Traffic(keep_agents)
@@ -60,7 +68,8 @@ class MarketTabulator:
             "steps": vitals.steps,
         }
         scalars |= dict(vitals.scalars.items())
-        scalars |= price_columns(snapshot, self.row_names) | target_columns(snapshot, self.optimum, self.has_target)
+        scalars |= price_columns(snapshot, self.row_names)
+        scalars |= target_columns(snapshot, scalars["round"], self.optimum, self.has_target, self.prices)
         agents = {}
         if self.keep_agents:
             agents = {"loss": snapshot.loss, "bytes": sent * self.sizes["up"]}
@@ -75,9 +84,15 @@ class PeerMarketTabulator:
     """
 
     def __init__(
-        self, message_bytes: int, row_names: tuple[str, ...], optimum: float | None, has_target: bool, keep_agents: bool
+        self,
+        message_bytes: int,
+        row_names: tuple[str, ...],
+        optimum: Any,
+        has_target: bool,
+        keep_agents: bool,
+        prices: Any = None,
     ):
-        self.message_bytes, self.row_names = message_bytes, row_names
+        self.message_bytes, self.row_names, self.prices = message_bytes, row_names, prices
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._sent = Sent()
 
@@ -105,7 +120,8 @@ class PeerMarketTabulator:
             "messages": messages.sum(1),
             "bytes": messages.sum(1) * self.message_bytes,
         }
-        scalars |= price_columns(snapshot, self.row_names) | target_columns(snapshot, self.optimum, self.has_target)
+        scalars |= price_columns(snapshot, self.row_names)
+        scalars |= target_columns(snapshot, scalars["round"], self.optimum, self.has_target, self.prices)
         agents = {name: np.asarray(column) for name, column in rows.report.items()}
         if self.keep_agents:
             agents |= {"loss": snapshot.loss, "disagreement": snapshot.disagreement, "bytes": messages * self.message_bytes}
@@ -132,7 +148,11 @@ def price_columns(snapshot: Any, row_names: tuple[str, ...]) -> Columns:
     return {f"price of {name}": snapshot.price[:, j] for j, name in enumerate(row_names)}
 
 
-def target_columns(snapshot: Any, optimum: float | None, has_target: bool) -> Columns:
-    """Gap and distance to a reference, where there is one."""
-    gap = {} if optimum is None else {"gap": snapshot.objective - optimum}
-    return gap | ({"error": snapshot.error} if has_target else {})
+def target_columns(snapshot: Any, rounds: np.ndarray, optimum: Any, has_target: bool, prices: Any) -> Columns:
+    """Gap and distances to a reference, where there is one."""
+    found = {} if optimum is None else {"gap": snapshot.objective - of_round(optimum, rounds)}
+    if has_target:
+        found["error"] = snapshot.error
+    if prices is not None:
+        found["price_error"] = np.linalg.norm(snapshot.price - of_round(prices, rounds), axis=1)
+    return found

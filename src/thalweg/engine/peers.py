@@ -76,7 +76,7 @@ class Peers(Experiment, Program):
         k = shared.round
         regular = k % rules.every == 0
         since = k - shared.recorded
-        snapshot, x = self.gauge.measure(executor, self, local.agents, k, local.previous, since, rules.reference)
+        snapshot, x = self.gauge.measure(executor, self, local.agents, k, local.previous, since, rules.target(k))
         calm, done = shared.calm, shared.done
         if isinstance(local.flags, Flags):
             done = self.all_done(executor, local)

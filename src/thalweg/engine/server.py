@@ -123,7 +123,7 @@ class Server(Federation, Program):
         regular = k % rules.every == 0
         x = answer(executor, self, shared.central.state)
         server, since = shared.central.state, k - shared.recorded
-        snapshot = self.gauge.measure(executor, self, local.records, server, x, shared.previous, k, since, rules.reference)
+        snapshot = self.gauge.measure(executor, self, local.records, server, x, shared.previous, k, since, rules.target(k))
         calm, done = shared.calm, shared.done
         if rules.stop is not None:
             calm = jnp.where(regular, jnp.where(self.gauge.settled(rules.stop, snapshot), calm + 1, 0), calm)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from .loop import Records
-from .tabulate import Columns, Traffic, host
+from .tabulate import Columns, Traffic, host, of_round
 
 
 class ServerTabulator:
@@ -15,12 +15,12 @@ class ServerTabulator:
     Args:
         sizes: payload of one client's messages in a round, "up" and "down".
         weights: `[n]` w_i.
-        optimum: objective of the reference, or None.
+        optimum: objective of the reference, `[K + 1]` where it moves, or None.
         has_target: whether "error" was measured against a reference.
         keep_agents: keep a row per client.
     """
 
-    def __init__(self, sizes: dict[str, int], weights, optimum: float | None, has_target: bool, keep_agents: bool):
+    def __init__(self, sizes: dict[str, int], weights, optimum: Any, has_target: bool, keep_agents: bool):
         self.sizes, self.weights = sizes, np.asarray(weights)
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._traffic = Traffic(keep_agents)
@@ -63,7 +63,7 @@ class ServerTabulator:
         }
         scalars |= dict(vitals.scalars.items())
         if self.optimum is not None:
-            scalars["gap"] = snapshot.objective - self.optimum
+            scalars["gap"] = snapshot.objective - of_round(self.optimum, scalars["round"])
         if self.has_target:
             scalars["error"] = snapshot.error
         agents = {}

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from thalweg._version import __version__
 from thalweg.observe import History, Outcome, describe
+from thalweg.observe.describing import shown
 from thalweg.problem.scattered import Scattered
 
 from . import checkpoint as checkpoints
@@ -36,7 +37,7 @@ def digest_of(tree: Any) -> str:
     """Of every number in `tree`, so that what prints alike but differs is told apart."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        digest.update(np.ascontiguousarray(leaf).tobytes() if eqx.is_array_like(leaf) else repr(leaf).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes() if eqx.is_array_like(leaf) else shown(leaf).encode())
     return digest.hexdigest()[:16]
 
 

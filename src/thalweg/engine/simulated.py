@@ -53,7 +53,7 @@ class Simulated(eqx.Module):
 
     def bytes(self, e, local, shared):
         """Payload of one client's messages in one round."""
-        return e.bytes(_executor(self.deterministic), local, shared)
+        return _bytes(_executor(self.deterministic), e, local, shared)
 
     def committed(self, local, k: int) -> None:
         """Round `k` is safe in a checkpoint."""
@@ -121,7 +121,7 @@ class Sharded(eqx.Module):
 
     def bytes(self, e, local, shared):
         """Payload of one client's messages in one round."""
-        return e.bytes(_executor(self.deterministic), local, shared)
+        return _bytes(_executor(self.deterministic), e, local, shared)
 
     def committed(self, local, k: int) -> None:
         """Round `k` is safe in a checkpoint."""
@@ -153,6 +153,11 @@ def _estimates(executor, e, local, shared):
 @eqx.filter_jit
 def _shared_answer(executor, e, shared):
     return e.shared_answer(executor, shared)
+
+
+@eqx.filter_jit
+def _bytes(executor, e, local, shared):
+    return e.bytes(executor, local, shared)  # read off shapes: numbers that are kept with the program
 
 
 def _begins(executor, e, rules, earlier=None):

@@ -22,19 +22,21 @@ from thalweg.observe.trackers import Tracker
 from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
-from .aims import aim_of
 from .combining import weight_kinds
 from .debug import Debug
 from .driver import Run
 from .epoch import bring
 from .federate import federate
 from .loop import Rules
+from .moving import aim
+from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tracking import checked_trackers
 from .trade import trade
+from .warm import WarmStart
 from .world import make_setting, make_world
 
 # Above this many values per record the history keeps no row per agent.
@@ -63,7 +65,7 @@ def solve(
     report: tuple[str, ...] = (),
     reference: Any = None,
     ids: np.ndarray | None = None,
-    start: Result | None = None,
+    start: Result | WarmStart | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool | Callable[[int, History], None] | None = None,
@@ -88,10 +90,13 @@ def solve(
         engine: "simulated", "sharded" or "debug", or an engine object.
         deterministic: the same bits on every engine (float64, CPU); overrides the engine's own setting.
         report: fields of the agents' `Info` to keep in the history, for example ("gradient_norm",).
-        reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against.
+        reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against. Of a problem that
+            drifts: one for every round (`tw.online.references(problem, rounds)`); the history then has the tracking "error", "gap"
+            and "regret" of every round, measured before the agents see the data of that round.
         ids: `[n]` the agents' ids: who is who from epoch to epoch, and what random keys derive from; 0 … n−1 when None.
         start: continue from another result of the same algorithm in a new epoch: agents with an id of that run call
-            `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ.
+            `restart` on their record, new ones begin at x0. Problem, network and step sizes may differ. Of a coupled problem
+            under a price-setter also a `tw.WarmStart(price, plans)`.
         checkpoint: a folder that receives the run's state every 10 s and at its end.
         resume: continue the run in `checkpoint`; the result is bitwise that of an uninterrupted run.
         progress: show a progress bar (None: when a person watches), or a function of (round, history).
@@ -136,11 +141,11 @@ def solve(
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
-    aim = aim_of(problem, algorithm)
-    aim.check_stop(stop)
-    asked, problem = problem, aim.problem
+    kind = kind_of(problem, algorithm)
+    kind.check_stop(stop)
+    asked, problem = problem, kind.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = aim.facts(algorithm, network)
+    facts = kind.facts(algorithm, network)
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)
@@ -155,23 +160,24 @@ def solve(
         world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), not engine.deterministic),
         setting=make_setting(network, ids),
         key=jax.random.key_data(jax.random.key(seed)),
-        gauge=aim.gauge,
+        gauge=kind.gauge,
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     rounds, seed = int(rounds), int(seed)
-    asked_every, every = every, int(every or max(1, rounds // 200))
+    asked_every, goal = every, aim(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
-        every=jnp.asarray(every, jnp.int32),
-        reference=aim.target(reference),
+        every=jnp.asarray(goal.every, jnp.int32),
+        reference=goal.row,
         limit=jnp.asarray(jnp.inf, problem.dtype),
         report=tuple(report),
         keep_agents=keep,
+        moving=goal.moving,
     )
     identity = setup.identified(
         problem, algorithm, seed, engine, start,
         network=f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
-        columns=f"reference: {reference is not None}, agents: {keep}, report: {', '.join(report) or 'none'}",
+        columns=f"reference: {goal.kind}, agents: {keep}, report: {', '.join(report) or 'none'}",
         link=f"{experiment.link!r} {setup.digest_of(experiment.link)}",
     )  # fmt: skip
     began = time.monotonic()
@@ -184,9 +190,9 @@ def solve(
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values()))
-    tabulate = aim.tabulator(message_bytes, reference, keep)
+    tabulate = kind.tabulator(message_bytes, goal, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), local)
-    run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
     config = _config(asked, algorithm, network, engine, seed, stop, rounds, facts)
     outcome, reason, tracking = setup.execute(
@@ -194,7 +200,7 @@ def solve(
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,
     )  # fmt: skip
     result = Result(
-        **{"outcome": outcome, "reason": reason} | aim.answer(run, algorithm, outcome),
+        **{"outcome": outcome, "reason": reason} | kind.answer(run, algorithm, outcome),
         rounds=run.round,
         history=run.history,
         ledger=Ledger(

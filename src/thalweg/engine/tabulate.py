@@ -16,12 +16,12 @@ class Tabulator:
     Args:
         scale: `[n]` n·w_i, by which the engine's φ_i exceed the f_i that people want to see.
         message_bytes: payload of one message.
-        optimum: objective of the reference, or None.
+        optimum: objective of the reference, `[K + 1]` where it moves, or None.
         keep_agents: keep a row per agent.
         has_target: whether "error" was measured against a reference.
     """
 
-    def __init__(self, scale, message_bytes: int, optimum: float | None, has_target: bool, keep_agents: bool):
+    def __init__(self, scale, message_bytes: int, optimum: Any, has_target: bool, keep_agents: bool):
         self.scale, self.message_bytes = np.asarray(scale), message_bytes
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._sent = Sent()
@@ -55,7 +55,7 @@ class Tabulator:
             "bytes": messages.sum(1) * self.message_bytes,
         }
         if self.optimum is not None:
-            scalars["gap"] = snapshot.objective - self.optimum
+            scalars["gap"] = snapshot.objective - of_round(self.optimum, scalars["round"])
         if self.has_target:
             scalars["error"] = snapshot.error
         agents = {name: np.asarray(column) for name, column in records.report.items()}
@@ -67,6 +67,11 @@ class Tabulator:
                 "bytes": messages * self.message_bytes,
             }
         return scalars, agents
+
+
+def of_round(optimum: Any, rounds: np.ndarray) -> Any:
+    """What belongs to these rounds, of one value for all or `[K + 1, ...]`."""
+    return optimum[rounds] if np.ndim(optimum) else optimum
 
 
 def host(leaf) -> np.ndarray:

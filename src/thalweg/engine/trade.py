@@ -26,11 +26,13 @@ from . import setup
 from .driver import Run
 from .federate import CLIENT_ROWS, carried, in_words
 from .loop import Rules
-from .market import MarketGauge, target
+from .market import MarketGauge
 from .market_tabulate import MarketTabulator
+from .moving import aim
 from .plans import planned
 from .server import Server
 from .simulated import EventDriven
+from .warm import WarmStart, warmed
 
 
 def trade(
@@ -41,12 +43,14 @@ def trade(
     refusals.check_arguments(problem, algorithm, rounds, every, seed, stop, uplink, downlink, fleet, None)
     check_market(problem, algorithm)
     cohort = refusals.cohort_of(algorithm, problem.n)
-    algorithm = algorithm.resolve(facts_of(problem))
-    said = [*refusals.server_warnings(algorithm, cohort, fleet), *step_warning(problem, algorithm)]
+    engine = setup.chosen_engine(engine, deterministic)
+    part = participation(cohort, fleet, engine, problem.n)
+    algorithm = algorithm.resolve(dataclasses.replace(facts_of(problem), participation=part))
+    said = [*refusals.server_warnings(algorithm, cohort, fleet), *lost_warning(algorithm, fleet, engine, problem.n)]
+    said += step_warning(problem, algorithm)
     ids = setup.checked_ids(ids, problem.n)
     keep = problem.n <= CLIENT_ROWS if keep_agents is None else keep_agents
     weights = jnp.ones(problem.n, problem.dtype)
-    engine = setup.chosen_engine(engine, deterministic)
     program = Server(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
@@ -68,34 +72,36 @@ def trade(
         refusals.check_asynchronous(engine, algorithm, cohort, fleet, problem.n)
     engine, program, plan = planned(engine, program)
     rounds, seed = int(rounds), int(seed)
-    asked_every, every = every, int(every or max(1, rounds // 200))
+    asked_every, goal = every, aim(reference, problem, problem, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
-        every=jnp.asarray(every, jnp.int32),
-        reference=target(reference, problem),
+        every=jnp.asarray(goal.every, jnp.int32),
+        reference=goal.row,
         limit=jnp.asarray(jnp.inf, problem.dtype),
         keep_agents=keep,
+        moving=goal.moving,
     )
     identity = setup.identified(
         problem, algorithm, seed, engine, start,
         cohort=repr(cohort),
         fleet="none" if fleet is None else setup.digest_of(fleet),
         ids=setup.digest_of(ids),
-        columns=f"reference: {reference is not None}, agents: {keep}",
+        columns=f"reference: {goal.kind}, agents: {keep}",
         link=f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
     )  # fmt: skip
     began = time.monotonic()
     local, shared = engine.begin(program, rules)
-    if start is not None:
+    if isinstance(start, WarmStart):
+        local, shared = warmed(program, local, shared, start)
+    elif start is not None:
         price = jnp.asarray(start.price, problem.dtype) if isinstance(start, Result) and start.price is not None else None
         local, shared = carried(start, local, shared, price)
     compile_seconds = time.monotonic() - began
     rules = dataclasses.replace(rules, limit=setup.size_limit(np.asarray(shared.previous)[None]))
     sizes = engine.bytes(program, local, shared)
-    optimum = getattr(reference, "objective", None)
-    tabulate = MarketTabulator(sizes, problem.row_names, optimum, reference is not None, keep)
+    tabulate = MarketTabulator(sizes, problem.row_names, goal.optimum, reference is not None, keep, goal.price)
     tabulate.resume(None, local)
-    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds)
+    run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or (tuple(f"agent {i}" for i in range(problem.n)) if keep else ("all clients",))
     config = setup.stated(problem, "agents", algorithm, stop, rounds, seed) | {
         "network": f"one price-setter, {problem.n} agents, {problem.m} rows, {in_words(cohort, problem.n)} in each round",
@@ -114,7 +120,7 @@ def trade(
     plans = jax.vmap(unravel)(run.engine.estimates(program, run.local, run.shared))
     price = problem.coupling.project(run.engine.shared_answer(program, run.shared))
     certificate = certify(problem.at(run.round), price, plans)
-    if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(problem, price)) is not None:
+    if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(problem.at(run.round), price)) is not None:
         outcome, reason = Outcome.INFEASIBLE, proof
     sent, received = tabulate.traffic
     result = Result(
@@ -162,6 +168,17 @@ def facts_of(problem: Coupled) -> Facts:
     )
 
 
+def participation(cohort: Any, fleet: Any, engine: Any, n: int) -> float:
+    """The part of the agents whose answers arrive in a round, as `Facts` has it.
+
+    Without rounds answers are late besides, by about as many updates as it takes to hear everybody: half of the part.
+    """
+    answered = 1.0 if fleet is None else 1 - float(np.max(fleet.dropout))
+    if isinstance(engine, EventDriven) and engine.buffer < n:
+        return answered * engine.buffer / (2 * n)
+    return answered * min(1.0, cohort.slots(n) / n)
+
+
 def check_market(problem: Coupled, algorithm: Any) -> None:
     """Prices find nothing but convex optima, and only where there is a feasible plan."""
     found, name = problem.pricing, type(algorithm).__name__
@@ -179,7 +196,12 @@ def check_market(problem: Coupled, algorithm: Any) -> None:
             f"coupling(x, data_i) is not affine, and row {problem.row_names[int(np.argmax(up & down))]!r} is an equality, which "
             'makes no convex problem; use sense="<=" where Σ g_i ≤ b is what is meant'
         )
-    if problem.coupling.signal is not None or problem.data_signal is not None:
+    if not found.bulging:
+        raise ValueError(
+            'coupling(x, data_i) curves the wrong way: expected one that is convex where sense="<=", concave where sense=">="; a '
+            "price finds nothing else"
+        )
+    if problem.drifts:
         return
     slack = 1e-9 * (1 + np.abs(b))
     for j in np.flatnonzero((up & (found.least > b + slack)) | (down & (found.most < b - slack))):
@@ -187,6 +209,22 @@ def check_market(problem: Coupled, algorithm: Any) -> None:
             f"total of {problem.row_names[j]!r}: got {b[j]:.6g}, and the agents together can only reach {found.least[j]:.6g} … "
             f"{found.most[j]:.6g}: no plan is feasible; change the total, or the agents' bounds"
         )
+
+
+def lost_warning(algorithm: Any, fleet: Any, engine: Any, n: int) -> list[str]:
+    """Answers that do not arrive, or arrive late, and a method that needs them."""
+    if isinstance(engine, EventDriven) and engine.buffer < n and "partial" not in algorithm.exact_under:
+        return [
+            f"EventDriven(buffer={engine.buffer}): {type(algorithm).__name__} diverges where many answers are late; use "
+            f"tw.DualAscent(), or a buffer nearer to {n}"
+        ]
+    lossy = fleet is not None and (float(np.max(fleet.dropout)) > 0 or fleet.selective)
+    if not lossy or "dropout" in algorithm.exact_under:
+        return []
+    return [
+        f"{type(algorithm).__name__} is exact when everybody answers in every round, and here answers are lost: its limit may be "
+        "wrong; look at the certificate, or use tw.DualAscent() or tw.ExchangeADMM()"
+    ]
 
 
 def step_warning(problem: Coupled, algorithm: Any) -> list[str]:
@@ -200,7 +238,8 @@ def step_warning(problem: Coupled, algorithm: Any) -> list[str]:
     if step is None or bound is None or not np.isfinite(problem.pricing.largest):
         return []
     if np.ndim(step):
-        beyond, allowed = float(np.max(np.asarray(step) * problem.pricing.diagonal)) * problem.pricing.scaled, 2.0
+        beyond = float(np.max(np.asarray(step) * problem.pricing.diagonal)) * problem.pricing.scaled
+        allowed = float(bound(facts_of(problem))) * problem.pricing.largest
         said = f"one of its scaled steps α_j ω M_jj is {beyond:.3g}"
     else:
         beyond, allowed = float(step), float(bound(facts_of(problem)))

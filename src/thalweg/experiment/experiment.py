@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, server
-from thalweg.engine import Stop, refusals, refusals_server, solve
+from thalweg.engine import EventDriven, Stop, refusals, refusals_server, solve
 from thalweg.engine.setup import ENGINES
 from thalweg.fleet import Fleet
 from thalweg.observe import History, Result
@@ -22,7 +22,7 @@ from thalweg.problem import Problem, Reference, reference
 
 from . import problems, records
 from .folder import RunFolder
-from .mistakes import Mistake, named, read
+from .mistakes import Mistake, named, read, shown
 from .networks import NetworkTable
 from .problems import ProblemTable
 from .signature import Table, arguments
@@ -52,10 +52,22 @@ class RunTable(Table):
     seed: int = Field(0, ge=0, description="a whole number ≥ 0")
     dtype: Literal["float64", "float32"] = Field("float64", description='"float64" or "float32"')
     engine: Literal[tuple(ENGINES)] = Field("simulated", description=f"one of {', '.join(ENGINES)}")  # pyright: ignore
+    buffer: int = Field(1, ge=1, description="a whole number ≥ 1, the messages of one update of the event-driven engine")
+    staleness: float = Field(0.0, ge=0, description="a number ≥ 0, by which the event-driven engine discounts late messages")
     deterministic: bool = Field(False, description="true or false")
     every: int | None = Field(None, ge=1, description="a whole number ≥ 1")
     report: list[str] = Field([], description="a list of names of the agents' Info")
     reference: bool = Field(True, description="true or false")
+
+    def made_engine(self) -> Any:
+        """The engine with its parameters."""
+        if self.engine == "event-driven":
+            return EventDriven(buffer=self.buffer, staleness=self.staleness)
+        for name in self.given().keys() & {"buffer", "staleness"}:
+            raise Mistake(
+                f'run.{name}: got {shown(getattr(self, name))}, expected nothing: only engine = "event-driven" has it'
+            )
+        return self.engine
 
 
 class AlgorithmTable(NamedTuple):
@@ -169,7 +181,7 @@ class Experiment:
                 stop=stop,
                 seed=self.settings.seed,
                 every=self.settings.every,
-                engine=self.settings.engine,
+                engine=self.settings.made_engine(),
                 deterministic=self.settings.deterministic,
                 reference=central,
                 **around,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 import numpy as np
+import optax
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from thalweg.algorithm.step import PerAgent
@@ -135,6 +136,13 @@ def _make(maker: Callable, value: dict[str, Any], known: dict[str, Any]) -> Any:
     return maker(**arguments(maker, table, **known))
 
 
+# Optimisers of optax that a file may name; their learning rates are numbers there.
+OPTIMIZERS: dict[str, Callable] = {
+    name: getattr(optax, name)
+    for name in ("sgd", "adam", "adamw", "adagrad", "yogi", "rmsprop", "adabelief", "nadam", "lion", "lamb")
+}
+
+
 # What the problem knows: a file may leave it out.
 KNOWN = ("n",)
 
@@ -164,6 +172,8 @@ def kind_of(hint: Any) -> Kind | None:
         # A path may be given as text.
         parts = [part for part in get_args(hint) if not (part is str and Path in get_args(hint))]
         return _union([kind for part in parts if (kind := kind_of(part)) is not None])
+    if hint is optax.GradientTransformation:
+        return Kind(dict[str, Any], f'a table {{ kind = "…", … }} with one of {", ".join(OPTIMIZERS)}', makers=OPTIMIZERS)
     if hint is Network:
         return Kind(dict[str, Any], "a table that describes a network")
     if origin is dict:

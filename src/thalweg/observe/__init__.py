@@ -4,12 +4,13 @@ from . import trackers
 from .compare import compare
 from .comparison import Comparison, Method
 from .curves import plot_comparison
+from .describing import describe
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
 from .plot import plot
 from .report import write_report
-from .result import Result, describe
+from .result import Result
 from .table import Table
 
 __all__ = [

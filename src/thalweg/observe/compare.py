@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .comparison import Comparison, Method
-from .result import Result, describe
+from .describing import describe
+from .result import Result
 
 UNKNOWN = "unknown"
 

@@ -11,9 +11,9 @@ from thalweg._colours import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from thalweg._extras import require
 
 from .comparison import Comparison, Method, escaped, has_axis
+from .describing import describe
 from .figures import DASH_DOT, DASHED, DOTTED, SOLID
 from .ledger import human_bytes
-from .result import describe
 from .table import Table, table_html
 from .template import read
 

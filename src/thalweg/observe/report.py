@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .describing import describe
 from .ledger import human_bytes
 from .mixing import Mixing, rounds_per_tenfold
 from .outcome import Outcome
 from .payload import axes, edges_once, payload
-from .result import describe
 from .serving import evaluated, extremes, has_server, member, members
 from .table import Table, is_number, markup, table_html
 from .template import read as _template

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .describing import describe
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
@@ -73,6 +74,8 @@ class Result:
             ("duality_gap", "relative duality gap"),
             ("gap", "gap to the optimum"),
             ("error", "distance to the optimum"),
+            ("price_error", "distance to its price"),
+            ("regret", "dynamic regret"),
             ("consensus_error", "consensus error"),
             ("optimality", "optimality residual"),
         ):
@@ -131,20 +134,3 @@ class Result:
         from .plot import plot
 
         return plot(self, path)
-
-
-def describe(algorithm: Any) -> str:
-    """`GradientTracking(step_size=0.1, order='atc')`: fields that are set, floats to four digits."""
-    parts = []
-    for field in dataclasses.fields(algorithm):
-        value = getattr(algorithm, field.name)
-        if value is None or value is False:
-            continue
-        if isinstance(value, float):
-            value = f"{value:.4g}"
-        elif hasattr(value, "values") and np.ndim(getattr(value, "values", None)) == 1:
-            value = f"{np.min(value.values):.4g}…{np.max(value.values):.4g} per agent"
-        else:
-            value = repr(value)
-        parts.append(f"{field.name}={value}")
-    return f"{type(algorithm).__name__}({', '.join(parts)})"

@@ -163,7 +163,10 @@ def _sums(data):
 
 def _separable(problem: Coupled) -> Pricing:
     """The constants of separable quadratics with A_i = I: M = diag(Σ_i 1/a_i)."""
-    largest, smallest, diagonal, peak, least, most = (np.asarray(v, float) for v in _sums(problem.pieces.data))
+    data = problem.pieces.data
+    if problem.data_signal is not None:
+        data = jax.vmap(problem.data_signal, (0, None))(data, problem.round)
+    largest, smallest, diagonal, peak, least, most = (np.asarray(v, float) for v in _sums(data))
     n, m = problem.n, problem.m
     return Pricing(
         smoothness=largest, strong_convexity=smallest, gain=np.full(n, float(m)), row_gain=np.ones(m), diagonal=diagonal,

@@ -139,7 +139,7 @@ class Problem(Scattered):
     @property
     def constants(self) -> Constants:
         """L_i and μ_i of the φ_i, and how they were found; computed once."""
-        leaves = jax.tree.leaves((self.pieces, self.x0))
+        leaves = jax.tree.leaves(eqx.filter(self, eqx.is_array))
         if (found := self.memo.recall(leaves)) is None:
             found = complete(self._known_constants(), self)
             self.memo.remember(leaves, found)

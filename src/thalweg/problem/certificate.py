@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from thalweg.problem.coupled import Coupled
 from thalweg.problem.coupling import heard
+from thalweg.problem.grouped import GroupedSet
 from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.pricing import reach
 from thalweg.problem.respond import minus, norm
@@ -124,15 +125,25 @@ def _least(problem: Coupled, direction):
 def _conditions(problem: Coupled, price, plans):
     """Per agent: f_i(x_i), distance to X_i, prox-gradient residual."""
 
-    def one(piece, x):
-        local = problem.local(piece)
-        r = local.feasible
-        value = local.value(x)
-        if isinstance(r, Polyhedron):
-            return value, r.violation(x), jnp.full_like(value, jnp.nan)
-        gradient = jax.grad(local.lagrangian)(x, heard(price, piece.rows))
-        stepped = r.prox(jax.tree.map(lambda v, g: v - g, x, gradient), 1.0)
-        outside = norm(minus(x, r.prox(x, 1.0))) if r.indicator else jnp.zeros_like(value)
-        return value, outside, norm(minus(x, stepped))
+    return jax.vmap(lambda piece, x: _of_one(problem.local(piece), heard(price, piece.rows), x))(problem.pieces, plans)
 
-    return jax.vmap(one)(problem.pieces, plans)
+
+def _of_one(local, price, x):
+    """As `_conditions`, of one agent."""
+    r = local.feasible
+    if isinstance(r, GroupedSet):  # as its own group has it; what lies beyond its variables is outside
+
+        def own(local, g, row, price):
+            head = r.kinds.head(g, row)
+            value, outside, residual = _of_one(local, price[: local.share.shape[0]], head)
+            beyond = norm(row - r.kinds.row(head))
+            return tuple(number.astype(row.dtype) for number in (value, outside + beyond, residual))
+
+        return r.kinds.choose(r.member, own, x, price)
+    value = local.cost(x)
+    if isinstance(r, Polyhedron):
+        return value, r.violation(x), jnp.full_like(value, jnp.nan)
+    gradient = jax.grad(local.lagrangian)(x, price)
+    stepped = r.prox(jax.tree.map(lambda v, g: v - g, x, gradient), 1.0)
+    outside = norm(minus(x, r.prox(x, 1.0))) if r.indicator else jnp.zeros_like(value)
+    return value, outside, norm(minus(x, stepped))

@@ -234,6 +234,22 @@ def loss_function(loss: Any, x0: PyTree, one: PyTree, called: str, frozen: PyTre
         raise ValueError(f"{called} is not differentiable: {error}; expected a loss that jax.grad accepts") from error
 
 
+def signal(function: Any, value: PyTree, called: str, what: str) -> None:
+    """A signal makes of a value, and of the round k, a value of the same structure, shapes and dtypes.
+
+    Raises:
+        TypeError: it is no function. ValueError: it makes something else.
+    """
+    if not callable(function):
+        raise TypeError(f"{called}: got {type(function).__name__}, expected a function of a value and of the round")
+    got = jax.eval_shape(function, value, jnp.zeros((), jnp.int32))
+    described = [jax.tree.map(lambda a: (a.shape, a.dtype), tree) for tree in (got, jax.eval_shape(lambda v: v, value))]
+    if described[0] != described[1]:
+        raise ValueError(
+            f"{called} must return something like {what}: got {described[0]}, expected {described[1]} (shape, dtype)"
+        )
+
+
 def finite_gradients(gradients: PyTree, values: Any, names: Sequence[str] | None) -> None:
     """Check f_i(x0) and ∇f_i(x0), leading axis n.
 

@@ -80,11 +80,13 @@ class Consensus(Problem):
         exact: the constants given are attained, not mere bounds, and are reported as exact.
         prox: `prox(v, step, data_i) -> x`, the closed form argmin_x f_i(x) + ‖x − v‖²/(2·step) of the unscaled f_i.
         gradient_noise: σ ≥ 0; `stochastic_grad` is the gradient of f_i plus σ·N(0, I).
+        data_signal: `data_signal(data_i, k)`: the data of round k, in the shapes of data_i. `at(k)` is the problem of round k, and
+            the problem itself is that of round 0, at which constants that are left out are estimated.
         names: the agents' names.
 
     Raises:
         ValueError: data with NaN or infinity, shapes that differ between agents, bad weights or constants, a loss that
-            is not scalar, not differentiable or not finite at x0.
+            is not scalar, not differentiable or not finite at x0, a signal that makes something else than data.
         TypeError: x0 not floating, loss not a function.
     """
 
@@ -92,11 +94,13 @@ class Consensus(Problem):
     x0: PyTree
     weights: np.ndarray
     regularizer: Regularizer | None
+    round: Array
     curvature: tuple[np.ndarray | None, np.ndarray | None]
     source: str = eqx.field(static=True)
     function: Callable = eqx.field(static=True)
     proximal: Callable | None = eqx.field(static=True)
     gradient_noise: float = eqx.field(static=True)
+    data_signal: Callable | None = eqx.field(static=True)
     names: tuple[str, ...] | None = eqx.field(static=True)
     memo: Memo = eqx.field(static=True, repr=False)
 
@@ -113,6 +117,7 @@ class Consensus(Problem):
         exact: bool = False,
         prox: Callable | None = None,
         gradient_noise: float | int = 0.0,
+        data_signal: Callable | None = None,
         names: Sequence[str] | None = None,
     ):
         self.x0 = checks.start(x0)
@@ -126,16 +131,25 @@ class Consensus(Problem):
         constants = given(smoothness, strong_convexity, n)
         self.curvature, self.source = (constants.smoothness, constants.strong_convexity), "exact" if exact else "given"
         self.function, self.proximal, self.gradient_noise = loss, prox, float(gradient_noise)
-        self.memo = Memo()
+        self.data_signal, self.round, self.memo = data_signal, jnp.zeros((), jnp.int32), Memo()
         self.pieces = ConsensusPiece(jnp.asarray(n * self.weights, self.dtype), checks.to_device(stacked, self.dtype))
         first = jax.tree.map(lambda leaf: leaf[0], self.pieces.data)
+        if data_signal is not None:
+            checks.signal(data_signal, first, "data_signal(data_i, k)", "one agent's data")
+            first = data_signal(first, self.round)
         checks.loss_function(loss, self.x0, first, "loss(x, data_i)")
         checks.finite_gradients(self.gradients(self.x0), self.losses(self.x0), self.names)
 
+    @property
+    def drifts(self) -> bool:
+        return self.data_signal is not None
+
+    def at(self, k):
+        return eqx.tree_at(lambda p: p.round, self, jnp.asarray(k, jnp.int32)) if self.drifts else self
+
     def local(self, piece: ConsensusPiece) -> ConsensusLocal:
-        return ConsensusLocal(
-            piece.scale, piece.data, self.regularizer or Zero(), self.function, self.proximal, self.gradient_noise
-        )
+        data = piece.data if self.data_signal is None else self.data_signal(piece.data, self.round)
+        return ConsensusLocal(piece.scale, data, self.regularizer or Zero(), self.function, self.proximal, self.gradient_noise)
 
     def _known_constants(self) -> Known:
         return Known(*self.curvature, self.source).times(self.n * self.weights)

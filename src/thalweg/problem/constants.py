@@ -90,7 +90,7 @@ class Memo:
         return Memo, ()
 
     def recall(self, leaves: list) -> Any:
-        """The answer for `leaves`, None if it is not known."""
+        """The answer for `leaves`, if it is known."""
         same = len(leaves) == len(self._seen) and all(ref() is leaf for ref, leaf in zip(self._seen, leaves, strict=True))
         return self._answer if same else None
 

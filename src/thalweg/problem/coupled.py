@@ -5,6 +5,7 @@
 Axes: `n` agents, `m` rows of the coupling, `r` rows that one agent touches.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,11 @@ class CoupledLocal(eqx.Module):
     def value(self, x: PyTree) -> Scalar:
         """f_i(x)."""
         return self.function(x, self.data)
+
+    def cost(self, x: PyTree) -> Scalar:
+        """f_i(x), and the cost of the local set where that is not only a set (an l1 term, for example)."""
+        r = self.feasible
+        return self.value(x) if isinstance(r, Polyhedron) or r.indicator else self.value(x) + r.value(x)
 
     def grad(self, x: PyTree) -> PyTree:
         """∇f_i(x)."""
@@ -133,7 +139,9 @@ class Coupled(Scattered):
             that touch it).
         smoothness, strong_convexity: L_i and μ_i of the f_i over X_i, numbers or `[n]`; found from Hessians at a few points when
             left out.
-        signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k.
+        signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k, in the shapes
+            of data_i. `at(k)` is the problem of round k, and the problem itself is that of round 0. Constants that are left out are
+            found at round 0; shares are parts of `total` as it is given.
         constants: `constants(problem) -> Pricing`, where the constants of the dual are known in closed form.
         names: the agents' names. row_names: the rows'.
 
@@ -204,6 +212,9 @@ class Coupled(Scattered):
         device = checks.to_device(stacked, self.dtype)
         self.pieces = CoupledPiece(device, _shares(share, self.coupling, touched, n, self.dtype), touched)
         first = jax.tree.map(lambda leaf: leaf[0], device)
+        if data_signal is not None:
+            checks.signal(data_signal, first, "data_signal(data_i, k)", "one agent's data")
+            first = data_signal(first, self.round)
         checks.loss_function(cost, self.x0, first, "cost(x, data_i)")
         self._check_coupling(first, m if touched is None else touched.shape[1])
         self.solver = self._solver(best_response, solver, first)
@@ -228,7 +239,7 @@ class Coupled(Scattered):
         chosen.check(feasible)
         if best_response is None:
             return chosen
-        return ClosedForm(lambda question, data: best_response(question.price, data), augmented=False, otherwise=chosen)
+        return ClosedForm(OfPrice(best_response), augmented=False, otherwise=chosen)
 
     def _weakest(self) -> float:
         """min μ_i as far as the user gave it."""
@@ -249,6 +260,34 @@ class Coupled(Scattered):
         now = lambda p: (p.round, p.coupling)
         return eqx.tree_at(now, self, (jnp.asarray(k, jnp.int32), self.coupling.at(k)))
 
+    def with_data(self, data: PyTree, total: Any = None) -> "Coupled":
+        """The same problem with other data and another total, of the same shapes: nothing is compiled anew.
+
+        The constants of the dual are kept as they were found, so only what leaves curvatures and ∂g alone may change: linear
+        terms, bounds, offsets of quantities.
+
+        Raises:
+            ValueError: another structure, shape or dtype; a total that is not `[m]`.
+        """
+        described = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+        if described(data) != described(self.pieces.data):
+            raise ValueError(
+                f"with_data: got {described(data)}, expected {described(self.pieces.data)}; make a new problem for other shapes"
+            )
+        b, share = self.coupling.total, self.pieces.share
+        if total is not None:
+            b = jnp.asarray(total, self.dtype)
+            if b.shape != (self.m,):
+                raise ValueError(f"with_data: got a total of shape {b.shape}, expected ({self.m},), one entry per row")
+            moved = (b - self.coupling.total) / self.coupling.touching
+            share = share + (moved[None] if self.pieces.rows is None else gathered(moved, self.pieces.rows))
+        found = self.pricing
+        changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling.total)
+        problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, b))
+        object.__setattr__(problem, "memo", Memo())  # a static field, of a problem that nobody has seen yet
+        problem.memo.remember(jax.tree.leaves(eqx.filter(problem, eqx.is_array)), found)
+        return problem
+
     def local(self, piece: CoupledPiece) -> CoupledLocal:
         """The oracle of the agent that holds `piece` (one entry of `pieces`, without the leading axis)."""
         data = piece.data if self.data_signal is None else self.data_signal(piece.data, self.round)
@@ -257,12 +296,12 @@ class Coupled(Scattered):
         return CoupledLocal(data, piece.share, piece.rows, *known, self.function, self.quantities)
 
     def objective(self, plans: PyTree) -> Scalar:
-        """Σ_i f_i(x_i) of plans with a leading axis n. It says little without `violation(plans)`."""
-        return jnp.sum(_each(self, lambda local, x: local.value(x), plans))
+        """Σ_i f_i(x_i) of plans with a leading axis n, with the costs of local terms. It says little without `violation(plans)`."""
+        return jnp.sum(_each(self, _cost, plans))
 
     def quantity(self, plans: PyTree) -> Float[Array, " m"]:
         """Σ_i g_i(x_i)."""
-        return self.added(_each(self, lambda local, x: local.quantity(x), plans))
+        return self.added(_each(self, _quantity, plans))
 
     def violation(self, plans: PyTree) -> Scalar:
         """max over rows of the distance to the right side of b, relative to max(1, |b|)."""
@@ -284,7 +323,7 @@ class Coupled(Scattered):
     @property
     def pricing(self) -> Pricing:
         """Constants of the dual problem; computed once."""
-        leaves = jax.tree.leaves((self.pieces, self.x0))
+        leaves = jax.tree.leaves(eqx.filter(self, eqx.is_array))
         if (found := self.memo.recall(leaves)) is None:
             found = (self.constants or pricing)(self)
             self.memo.remember(leaves, found)
@@ -292,6 +331,24 @@ class Coupled(Scattered):
 
     def __repr__(self) -> str:
         return f"Coupled({self.n} agents, {self.size} variables each, {self.m} rows, {self.dtype})"
+
+
+@dataclasses.dataclass(frozen=True)
+class OfPrice:
+    """`best_response(price, data)` as an answer to a question; equal for equal functions, so that it compiles once."""
+
+    best_response: Callable
+
+    def __call__(self, question: Question, data: PyTree) -> PyTree:
+        return self.best_response(question.price, data)
+
+
+def _cost(local: CoupledLocal, x: PyTree) -> Scalar:
+    return local.cost(x)
+
+
+def _quantity(local: CoupledLocal, x: PyTree) -> Float[Array, " r"]:
+    return local.quantity(x)
 
 
 @eqx.filter_jit
@@ -329,9 +386,9 @@ def _checked_rows(rows: Any, n: int, m: int):
 
 def _shares(share: Any, coupling: Coupling, rows, n: int, dtype):
     """`[n, r]`."""
-    b = np.asarray(coupling.total, float)
+    b = np.asarray(coupling.initial, float)
     if share is None:
-        each = coupling.total / coupling.touching
+        each = coupling.initial / coupling.touching
         return jnp.broadcast_to(each, (n, len(b))) if rows is None else gathered(each, rows)
     array = np.asarray(share, float)
     expected = (n, len(b) if rows is None else rows.shape[1])

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from thalweg.problem import checks
+
 SENSES = {"=": (-np.inf, np.inf), "<=": (0.0, np.inf), ">=": (-np.inf, 0.0)}
 
 
@@ -24,13 +26,15 @@ class Coupling(eqx.Module):
         total: b `[m]`.
         low, high: `[m]`, the bounds of the prices.
         touching: `[m]`, how many agents touch each row.
-        signal: `signal(b, k)` is the total of round k; None where it stands still (static).
+        initial: `[m]`, what `signal` moves; b itself where nothing moves.
+        signal: `signal(initial, k)` is the total of round k; None where it stands still (static).
     """
 
     total: Float[Array, " m"]
     low: Float[Array, " m"]
     high: Float[Array, " m"]
     touching: Float[Array, " m"]
+    initial: Float[Array, " m"]
     signal: Callable | None = eqx.field(static=True, default=None)
 
     @classmethod
@@ -38,7 +42,7 @@ class Coupling(eqx.Module):
         """Rows with these totals, a number or `[m]`, and a sense "=", "<=" or ">=", or one per row; `touching` a number or `[m]`.
 
         Raises:
-            ValueError: NaN or infinity, or another sense.
+            ValueError: NaN or infinity, another sense, or a signal that makes something else than totals.
         """
         b = np.atleast_1d(np.asarray(total, float))
         if b.ndim != 1 or not np.isfinite(b).all():
@@ -47,8 +51,11 @@ class Coupling(eqx.Module):
         if len(senses) != len(b) or any(s not in SENSES for s in senses):
             raise ValueError(f'sense: got {sense!r}, expected "=", "<=" or ">=", or {len(b)} of them, one per row')
         low, high = np.array([SENSES[s] for s in senses]).T
-        rows = (b, low, high, np.broadcast_to(touching, b.shape))
-        return cls(*(jnp.asarray(row, dtype) for row in rows), signal)
+        rows = (b, low, high, np.broadcast_to(touching, b.shape), b)
+        made = cls(*(jnp.asarray(row, dtype) for row in rows), signal)
+        if signal is not None:
+            checks.signal(signal, made.initial, "signal(total, k)", "the totals")
+        return made.at(0)
 
     @property
     def m(self) -> int:
@@ -59,7 +66,7 @@ class Coupling(eqx.Module):
         """The rows of round `k`."""
         if self.signal is None:
             return self
-        moved = jnp.asarray(self.signal(self.total, k), self.total.dtype)
+        moved = jnp.asarray(self.signal(self.initial, k), self.total.dtype)
         return eqx.tree_at(lambda c: c.total, self, moved)
 
     def project(self, price: Float[Array, " m"]) -> Float[Array, " m"]:

@@ -101,6 +101,13 @@ class Folded(Problem):
     def names(self) -> tuple[str, ...] | None:
         return self.base.names
 
+    @property
+    def drifts(self) -> bool:
+        return self.base.drifts
+
+    def at(self, k):
+        return eqx.tree_at(lambda p: p.base, self, self.base.at(k)) if self.drifts else self
+
     def fetch(self, members: Any) -> PyTree:
         """What the clients `members` of a streamed problem hold."""
         return self.base.fetch(members)

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from thalweg.problem.coupled import Coupled
+from thalweg.problem.pricing import reach
 from thalweg.problem.regularizer import Regularizer
 from thalweg.problem.respond import Question, Solver
 
@@ -60,6 +61,15 @@ class GroupedSet(Regularizer):
     def value(self, x):
         return self.kinds.choose(self.member, lambda local, g, row: local.feasible.value(self.kinds.head(g, row)), x)
 
+    def reach(self, quantity, A, start):
+        """As `tw.problem.pricing.reach`, of the agent's own group."""
+
+        def one(local, g, quantity, A, row):
+            head = ravel_pytree(self.kinds.head(g, row))[0]
+            return reach(local, quantity, A[:, : head.shape[0]], head)
+
+        return self.kinds.choose(self.member, one, quantity, A, start)
+
     def _prox(self, v, step):
         def one(local, g, row, step):
             return self.kinds.row(local.feasible.prox(self.kinds.head(g, row), step))
@@ -77,21 +87,23 @@ class GroupedSolver(Solver):
 
     def respond(self, local, question, start, tolerance=None):
         def one(own, g, question, row):
-            x, iterations = own.solver.respond(own, self._of(question, g), self.kinds.head(g, row), tolerance)
+            x, iterations = own.solver.respond(own, self._of(own, question, g), self.kinds.head(g, row), tolerance)
             return self.kinds.row(x), iterations.astype(jnp.int32)
 
         return self.kinds.choose(local.data, one, question, start)
 
     def bound(self, local, question, start):
         def one(own, g, question, row):
-            low, x = own.solver.bound(own, self._of(question, g), self.kinds.head(g, row))
+            low, x = own.solver.bound(own, self._of(own, question, g), self.kinds.head(g, row))
             return low.astype(row.dtype), self.kinds.row(x)
 
         return self.kinds.choose(local.data, one, question, start)
 
-    def _of(self, question: Question, g: int) -> Question:
+    def _of(self, own: Any, question: Question, g: int) -> Question:
+        """The question in terms of group g: its rows, which may be fewer, and its variables."""
+        rows = lambda leaf: leaf if leaf is None or jnp.ndim(leaf) == 0 else leaf[: own.share.shape[0]]
         anchor = None if question.anchor is None else self.kinds.head(g, question.anchor)
-        return Question(question.price, question.penalty, question.target, question.pull, anchor)
+        return Question(rows(question.price), rows(question.penalty), rows(question.target), question.pull, anchor)
 
 
 def grouped(problems: Sequence[Coupled]) -> Coupled:
@@ -133,7 +145,7 @@ def grouped(problems: Sequence[Coupled]) -> Coupled:
     smooth, strong = (np.concatenate([c[j] for c in constants]) for j in (0, 1))
 
     def cost(x, member):
-        return kinds.choose(member, lambda local, g, row: local.value(kinds.head(g, row)).astype(first.dtype), x)
+        return kinds.choose(member, lambda local, g, row: local.cost(kinds.head(g, row)).astype(first.dtype), x)
 
     def coupling(x, member):
         def one(local, g, row):

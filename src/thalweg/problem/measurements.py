@@ -99,18 +99,7 @@ class Measurements(Problem):
         self.round, self.noise, self.signal = jnp.zeros((), jnp.int32), float(noise), signal
         self.regularizer, self.memo = None, Memo()
         if signal is not None:
-            self._check_signal()
-
-    def _check_signal(self) -> None:
-        first = jax.tree.map(lambda leaf: leaf[0], self.pieces.data)
-        got = jax.eval_shape(self.signal, first, self.round)
-        expected = jax.eval_shape(lambda value: value, first)
-        described = [jax.tree.map(lambda a: (a.shape, a.dtype), tree) for tree in (got, expected)]
-        if described[0] != described[1]:
-            raise ValueError(
-                f"signal(value, k) must return something like one value: got {described[0]}, expected {described[1]} "
-                "(shape, dtype)"
-            )
+            checks.signal(signal, jax.tree.map(lambda leaf: leaf[0], device), "signal(value, k)", "one value")
 
     @property
     def drifts(self) -> bool:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from thalweg.problem.coupling import scattered
-from thalweg.problem.regularizer import Box
+from thalweg.problem.coupling import heard, scattered
+from thalweg.problem.regularizer import Box, Regularizer
 
 if TYPE_CHECKING:
     from thalweg.problem.coupled import Coupled
@@ -45,7 +45,8 @@ class Pricing:
         lowest: `[n]` the smallest curvature that was seen, negative where a cost is not convex.
         total: `[m]` b.
         source: "exact" (quadratic costs, affine coupling), "given", or "estimated" (from second derivatives at a few points).
-        convex: whether no negative curvature was seen; affine: whether the g_i are.
+        convex: whether no negative curvature was seen; affine: whether the g_i are; bulging: whether they curve the way that their
+            rows' senses need, upwards where Σ g ≤ b, downwards where Σ g ≥ b.
         least, most: `[m]` what Σ g_i can be over the X_i; infinite where that is not known.
     """
 
@@ -68,52 +69,18 @@ class Pricing:
     affine: bool
     least: np.ndarray
     most: np.ndarray
+    bulging: bool = True
 
 
 def pricing(problem: "Coupled") -> Pricing:
-    """See `Pricing`. In float64, from derivatives at x0 and at two random points around it."""
+    """See `Pricing`. From derivatives at x0 and at two random points around it, in X_i where that can be projected onto."""
     given_L, given_mu = problem.curvature
-    start, unravel = ravel_pytree(problem.x0)
-    d, r = start.shape[0], problem.pieces.share.shape[1]
+    d, r = problem.size, problem.pieces.share.shape[1]
     dense = problem.pieces.rows is None and problem.m <= DENSE_ROWS
-    spread = 0.1 * (1 + float(jnp.abs(start).max(initial=0)))
-    points = [start, *(start + spread * jax.random.normal(jax.random.key(s), start.shape, start.dtype) for s in range(2))]
     needs_hessian = given_mu is None or given_L is None
-
-    def one(args):
-        piece, mu = args
-        local = problem.local(piece)
-        cost = lambda row: local.value(unravel(row))
-        A = jax.jacobian(lambda row: local.quantity(unravel(row)))(start)
-        twist = jnp.max(jnp.abs(jax.jacobian(lambda row: local.quantity(unravel(row)))(points[1]) - A), initial=0)
-        bend, span = twist, reach(local, local.quantity(problem.x0), A, start)
-        if needs_hessian:
-            H = [jax.hessian(cost)(point) for point in points]
-            values, basis = jnp.linalg.eigh(H[0])
-            extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
-            low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
-            bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0][None])) / (1 + high))
-            floor = d * jnp.finfo(start.dtype).eps * high
-            exact = jnp.where(values > floor, values, 0)
-            B = A @ basis
-            M = (B / jnp.where(exact > 0, exact, 1)[None]) @ B.T
-            flat = jnp.any(exact == 0)
-            if given_mu is not None:
-                M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
-            low = jnp.where(low > floor, low, jnp.where(low < -floor, low, 0))
-        else:
-            low = high = mu
-            M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
-        diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
-        width = 1 / jnp.sqrt(jnp.where(jnp.diagonal(M) > 0, jnp.diagonal(M), 1))
-        steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width[None], axis=1), initial=0)
-        extent = {"twist": twist, "bend": bend, "steep": steep}
-        sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
-        return (low, high, jnp.sum(A**2)), extent, (diagonal, jnp.sum(A**2, axis=1)), sums
-
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
-    (low, high, gain), extent, (peak, row_gain), ((diagonal, *span), M) = _gathered(problem, one, mu, batch)
+    (low, high, gain), extent, (peak, row_gain), ((diagonal, *span), M) = _gathered(problem, mu, batch)
     smooth = np.asarray(high, float) if given_L is None else given_L
     strong = np.maximum(np.asarray(low, float), 0) if given_mu is None else given_mu
     D = np.asarray(diagonal, float)
@@ -148,37 +115,96 @@ def pricing(problem: "Coupled") -> Pricing:
         source=source,
         convex=convex,
         affine=extent["twist"] < 1e-6,
+        bulging=extent["warp"] < 1e-6,
         least=least,
         most=most,
     )
 
 
-def _gathered(problem: "Coupled", one, mu, batch: int):
-    """`one` of every agent, in batches; rows and matrices are summed, and the highest taken, as they come."""
-    n, m = problem.n, problem.m
-
-    @eqx.filter_jit
-    def part(pieces, mu):
-        each, extent, peaks, (rows, M) = jax.vmap(lambda piece, mu: one((piece, mu)))(pieces, mu)
-        added = lambda leaf: jnp.sum(leaf, axis=0) if pieces.rows is None else scattered(leaf, pieces.rows, m)
-        highest = lambda leaf: jnp.max(leaf, axis=0) if pieces.rows is None else _highest(leaf, pieces.rows, m)
-        sums = jax.tree.map(added, rows), jnp.sum(M, axis=0)
-        return each, jax.tree.map(jnp.max, extent), jax.tree.map(highest, peaks), sums
-
+def _wrong_way(quantity, points, start, low, high):
+    """How much a row that is ≤ curves downwards, or one that is ≥ upwards, along a few directions."""
     found = []
-    for start in range(0, n, batch):
-        here = slice(start, min(n, start + batch))
-        found.append(part(jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces), mu[here]))
+    for seed, point in enumerate(points):
+        v = jax.random.normal(jax.random.key(2 + seed), start.shape, start.dtype)
+        along = lambda row, v=v: jax.jvp(quantity, (row,), (v,))[1]
+        second = jax.jvp(along, (point,), (v,))[1] / jnp.maximum(jnp.sum(v**2), 1e-12).astype(start.dtype)
+        found.append(jnp.max(jnp.where(low == 0, -second, jnp.where(high == 0, second, 0)), initial=0))
+    return jnp.max(jnp.stack(found))
+
+
+def _gathered(problem: "Coupled", mu, batch: int):
+    """`_one` of every agent, in batches; rows and matrices are summed, and the highest taken, as they come."""
+    found = []
+    for start in range(0, problem.n, batch):
+        here = slice(start, min(problem.n, start + batch))
+        pieces = jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces)
+        found.append(_part(problem.with_pieces(pieces), mu[here]))
     each, extent, peaks, sums = zip(*found, strict=True)
     together = lambda how, parts: jax.tree.map(lambda *leaves: how(leaves), *parts)
     extent, peaks = together(lambda leaves: float(max(leaves)), extent), together(lambda leaves: np.max(leaves, axis=0), peaks)
     return together(jnp.concatenate, each), extent, peaks, together(sum, sums)
 
 
+@eqx.filter_jit
+def _part(problem: "Coupled", mu):
+    rows = problem.pieces.rows
+    each, extent, peaks, (sums, M) = jax.vmap(lambda piece, mu: _one(problem, piece, mu))(problem.pieces, mu)
+    added = lambda leaf: jnp.sum(leaf, axis=0) if rows is None else scattered(leaf, rows, problem.m)
+    highest = lambda leaf: jnp.max(leaf, axis=0) if rows is None else _highest(leaf, rows, problem.m)
+    sums = jax.tree.map(added, sums), jnp.sum(M, axis=0)
+    return each, jax.tree.map(jnp.max, extent), jax.tree.map(highest, peaks), sums
+
+
 def _highest(entries, rows, m: int):
     """max over agents of their entries ≥ 0, row by row."""
     place = jnp.where(rows < 0, m, rows).reshape(-1)
     return jnp.zeros(m, entries.dtype).at[place].max(entries.reshape(-1), mode="drop")
+
+
+def _one(problem: "Coupled", piece, mu):
+    """Of one agent: (lowest and highest curvature, ‖A‖²), how far from quadratic and affine, (diagonal, squares of rows of A),
+    (diagonal and reach, M)."""
+    given_L, given_mu = problem.curvature
+    start, unravel = ravel_pytree(problem.x0)
+    d, dense = start.shape[0], problem.pieces.rows is None and problem.m <= DENSE_ROWS
+    spread = 0.1 * (1 + jnp.abs(start).max(initial=0))
+    points = [start, *(start + spread * jax.random.normal(jax.random.key(s), start.shape, start.dtype) for s in range(2))]
+    senses = problem.coupling.low, problem.coupling.high
+    needs_hessian = given_mu is None or given_L is None
+    local = problem.local(piece)
+    cost, quantity = (lambda row: local.value(unravel(row))), (lambda row: local.quantity(unravel(row)))
+    # Within X_i: elsewhere a cost may not be defined, or not convex.
+    set_ = local.feasible
+    inside = lambda row: ravel_pytree(set_.prox(unravel(row), 1.0))[0]
+    projects = isinstance(set_, Regularizer) and set_.indicator and not hasattr(set_, "reach")
+    around = [inside(row) for row in points] if projects else points
+    A = jax.jacobian(quantity)(start)
+    twist = jnp.max(jnp.abs(jax.jacobian(quantity)(points[1]) - A), initial=0)
+    warp = _wrong_way(quantity, around[1:], start, *(heard(bound, piece.rows) for bound in senses))
+    bend, span = twist, reach(local, local.quantity(problem.x0), A, start)
+    if needs_hessian:
+        H = [jax.hessian(cost)(point) for point in around]
+        values, basis = jnp.linalg.eigh(H[0])
+        extremes = jnp.stack([jnp.linalg.eigvalsh(h)[jnp.array([0, -1])] for h in H])
+        low, high = extremes[:, 0].min(), jnp.abs(extremes).max()
+        bend = jnp.maximum(bend, jnp.max(jnp.abs(jnp.stack(H[1:]) - H[0][None])) / (1 + high))
+        floor = d * jnp.finfo(start.dtype).eps * high
+        exact = jnp.where(values > floor, values, 0)
+        B = A @ basis
+        M = (B / jnp.where(exact > 0, exact, 1)[None]) @ B.T
+        flat = jnp.any(exact == 0)
+        if given_mu is not None:
+            M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
+        low = jnp.where(low > floor, low, jnp.where(low < -floor, low, 0))
+    else:
+        low = high = mu
+        M, flat = A @ A.T / jnp.where(mu > 0, mu, 1), mu <= 0
+    diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
+    width = 1 / jnp.sqrt(jnp.where(jnp.diagonal(M) > 0, jnp.diagonal(M), 1))
+    steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width[None], axis=1), initial=0)
+    extent = {"twist": twist, "bend": bend, "warp": warp, "steep": steep}
+    sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
+    return (low, high, jnp.sum(A**2)), extent, (diagonal, jnp.sum(A**2, axis=1)), sums
 
 
 def reach(local, quantity, A, start):
@@ -190,4 +216,6 @@ def reach(local, quantity, A, start):
         low, high = jnp.where(low < -1e29, -jnp.inf, low), jnp.where(high > 1e29, jnp.inf, high)
         end = lambda pick: jnp.sum(jnp.where(A == 0, 0, pick(A * low[None], A * high[None])), axis=1)
         return quantity + end(jnp.minimum), quantity + end(jnp.maximum)
+    if hasattr(r, "reach"):  # of agents in groups
+        return r.reach(quantity, A, start)
     return jnp.full_like(quantity, -jnp.inf), jnp.full_like(quantity, jnp.inf)

@@ -3,7 +3,8 @@
 Axes: `n` agents, `d` variables.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -51,6 +52,22 @@ def quadratic_prox(v, step, data):
     return jnp.linalg.solve(matrix, v - step * data["b"])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Steady:
+    """A signal that leaves A alone, so that curvatures stay what they are."""
+
+    function: Callable
+
+    def __call__(self, data, k):
+        moved = self.function(data, k)
+        if moved["A"] is not data["A"]:
+            raise ValueError(
+                "quadratic data_signal: got another A, expected the one it was given, since L_i and μ_i belong to it; state a "
+                "curvature that moves as tw.Consensus(loss, data, x0, data_signal=…), with bounds for all rounds"
+            )
+        return moved
+
+
 def quadratic(
     A: Any,
     b: Any,
@@ -60,6 +77,7 @@ def quadratic(
     weights: Any = None,
     regularizer: Regularizer | None = None,
     gradient_noise: float | int = 0.0,
+    data_signal: Callable | None = None,
     names: Sequence[str] | None = None,
 ) -> Consensus:
     """minimise Σ_i w_i (½ xᵀA_i x + b_iᵀx + c_i) + r(x), with prox in closed form and exact L_i and μ_i.
@@ -70,9 +88,10 @@ def quadratic(
         c: a number or `[n]`.
         x0: `[d]`; zeros, in the dtype of `A`, when left out.
         weights, regularizer, gradient_noise, names: as for `Consensus`.
+        data_signal: `data_signal({"A", "b", "c"}, k)`: those of round k, with the same A: `{**data, "b": data["b"] + ...}`.
 
     Raises:
-        ValueError: shapes that do not fit, or an A_i that is not symmetric.
+        ValueError: shapes that do not fit, an A_i that is not symmetric, a signal that moves A.
     """
     A, b = np.asarray(A), np.asarray(b)
     if A.ndim != 3 or A.shape[1] != A.shape[2] or b.shape != A.shape[:2]:
@@ -101,5 +120,6 @@ def quadratic(
         exact=True,
         prox=quadratic_prox,
         gradient_noise=gradient_noise,
+        data_signal=None if data_signal is None else _Steady(data_signal),
         names=names,
     )

@@ -155,8 +155,8 @@ class Box(Regularizer):
 
 def _bound_like(bound: PyTree, x: PyTree) -> PyTree:
     if jax.tree.structure(bound).num_nodes == 1 and jnp.ndim(bound) == 0:
-        return jax.tree.map(lambda leaf: jnp.asarray(bound, leaf.dtype), x)
-    return jax.tree.map(lambda leaf, b: jnp.asarray(b, leaf.dtype), x, bound)
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, bound, leaf.dtype), x)
+    return jax.tree.map(lambda leaf, b: jnp.broadcast_to(jnp.asarray(b, leaf.dtype), leaf.shape), x, bound)
 
 
 class Simplex(Regularizer):

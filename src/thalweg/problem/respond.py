@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from thalweg._extras import require
 from thalweg.problem.polyhedron import Polyhedron
-from thalweg.problem.regularizer import Box, Regularizer, Zero
+from thalweg.problem.regularizer import Box, Regularizer, Simplex, Zero
 
 
 class Question(eqx.Module):
@@ -85,7 +85,7 @@ class ClosedForm(Solver):
 
     def bound(self, local, question, start):
         x, _ = self.respond(local, question, start)
-        return local.lagrangian(x, question.price), x
+        return local.cost(x) + jnp.sum(question.price * local.quantity(x)), x
 
 
 class Descent(Solver):
@@ -95,12 +95,13 @@ class Descent(Solver):
     first gradient.
 
     The bound: at x the step has s ∈ ∂(h + r)(x), so h + r ≥ (h + r)(x) + min over X of ⟨s, · − x⟩. That is finite where X is a
-    bounded box, and −‖s‖²/(2μ) with strong convexity μ, given as `strong_convexity`.
+    bounded box or a simplex, and −‖s‖²/(2μ) with strong convexity μ, given as `strong_convexity`.
     """
 
     tolerance: float | None = None
     most: int = eqx.field(static=True, default=2000)
-    strong_convexity: float = 0.0
+    # An array, so that another number compiles nothing.
+    strong_convexity: Any = eqx.field(converter=lambda mu: jnp.asarray(mu, float), default=0.0)
 
     def check(self, feasible):
         if isinstance(feasible, Polyhedron):
@@ -112,19 +113,22 @@ class Descent(Solver):
 
     def bound(self, local, question, start):
         x, s, _ = self._descend(local, question, start, None)
-        value = local.lagrangian(x, question.price)
+        value = local.cost(x) + jnp.sum(question.price * local.quantity(x))
         r = local.feasible
-        if isinstance(r, Box):
+        if isinstance(r, Simplex):
+            # Over the simplex a linear function is least at a corner.
+            least = lambda v, g: jnp.sum(r.total * jnp.min(g, axis=-1) - jnp.sum(g * v, axis=-1))
+            slack = sum(map(least, *map(jax.tree.leaves, (x, jax.grad(question.smooth(local))(x)))))
+        elif isinstance(r, Box):
             least = lambda v, g, low, high: jnp.sum(jnp.where(g == 0, 0, jnp.minimum(g * (low - v), g * (high - v))))
             low, high = r.bounds(x)
             # Within the box s may be replaced by the gradient itself, whose linear minimum is attained at a corner.
             gradient = jax.grad(question.smooth(local))(x)
             slack = sum(map(least, *map(jax.tree.leaves, (x, gradient, low, high))))
         else:
-            value = value + r.value(x)
             slack = jnp.where(_square(s) == 0, 0.0, -jnp.inf)
-        if self.strong_convexity:
-            slack = jnp.maximum(slack, -_square(s) / (2 * self.strong_convexity))
+        mu = jnp.asarray(self.strong_convexity, value.dtype)
+        slack = jnp.maximum(slack, jnp.where(mu > 0, -_square(s) / (2 * jnp.where(mu > 0, mu, 1)), -jnp.inf))
         return value + slack.astype(value.dtype), x
 
     def _descend(self, local, question, start, tolerance):
@@ -211,7 +215,7 @@ class InteriorPoint(Solver):
         zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, local.x0))
         smooth = lambda row: question.smooth(local)(unravel(row))
         Q, q, c = jax.hessian(smooth)(zero), jax.grad(smooth)(zero), smooth(zero)
-        G, h, A, b = self._rows(local.feasible, zero)
+        G, h, A, b = self._rows(local, zero)
         given = tolerance if tolerance is not None else self.tolerance
         tolerance = (1e-9 if zero.dtype == jnp.float64 else 1e-4) if given is None else given
         row, s, z, y, _, iterations = qpax.solve_qp(Q, q, A, b, G, h, solver_tol=tolerance, max_iter=self.most)
@@ -222,16 +226,18 @@ class InteriorPoint(Solver):
         sure = jnp.all(jnp.isfinite(free)) & jnp.all(z >= 0) & (jnp.linalg.eigvalsh(Q)[0] > 0)
         return unravel(row), jnp.where(sure, low, -jnp.inf), s, jnp.asarray(iterations, jnp.int32)
 
-    def _rows(self, feasible, zero):
-        d, dtype = zero.shape[0], zero.dtype
+    def _rows(self, local, zero):
+        feasible, d, dtype = local.feasible, zero.shape[0], zero.dtype
         none = jnp.zeros((0, d), dtype), jnp.zeros(0, dtype)
         if isinstance(feasible, Polyhedron):
             rows = feasible.G.astype(dtype), feasible.h.astype(dtype)
             return (*rows, *(none if feasible.A is None else (feasible.A.astype(dtype), feasible.b.astype(dtype))))
         if isinstance(feasible, Box):
-            low, high = (ravel_pytree(bound)[0] for bound in feasible.bounds(zero))
-            identity = jnp.eye(d, dtype=dtype)
-            return jnp.concatenate([identity, -identity]), jnp.concatenate([high, -low]), *none
+            low, high = (ravel_pytree(bound)[0].astype(dtype) for bound in feasible.bounds(local.x0))
+            G, h = jnp.concatenate([jnp.eye(d, dtype=dtype), -jnp.eye(d, dtype=dtype)]), jnp.concatenate([high, -low])
+            # Bounds beyond all numbers stand for none: their rows become 0·x ≤ 1.
+            there = h < 1e29
+            return jnp.where(there[:, None], G, 0), jnp.where(there, h, 1), *none
         return (*none, *none)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 
 from thalweg.algorithm.base import Facts
 from thalweg.algorithm.step import Real
@@ -36,7 +37,7 @@ class LocalSGD(LocalSolver):
     steps: int | None = eqx.field(static=True, default=None)
     batch_size: int | None = eqx.field(static=True, default=None)
     clip: Real | None = None
-    optimizer: Any = eqx.field(static=True, default=None)
+    optimizer: optax.GradientTransformation | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_work("LocalSGD", self.epochs, self.steps, self.batch_size)

@@ -7,12 +7,11 @@ from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.server.base import ClientContext, ServerAlgorithm, ServerContext
-from thalweg.algorithm.step import Real
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows
 
 from .plan import Market, Plan, residuals, told
-from .steps import check_rows, row_steps
+from .steps import EachRow, check_rows, row_steps
 
 
 class MomentumMarket(Market):
@@ -42,7 +41,7 @@ class AcceleratedDualAscent(ServerAlgorithm[Plan]):
     """
 
     cohort: Cohort | int | None = None
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: EachRow | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows()}
     needs: ClassVar[frozenset[str]] = frozenset({"strongly_convex", "everyone"})
@@ -86,3 +85,9 @@ class AcceleratedDualAscent(ServerAlgorithm[Plan]):
 
     def estimate(self, server: MomentumMarket, client: Plan | None) -> Any:
         return server.ahead if client is None else client.x
+
+    def warm_server(self, shared, server: MomentumMarket, price, quantity) -> MomentumMarket:
+        return MomentumMarket(price, quantity, price, server.t)
+
+    def warm_client(self, local, client: Plan, x, price) -> Plan:
+        return Plan(x, local.quantity(x))

@@ -2,16 +2,13 @@
 
 from typing import Any, ClassVar
 
-from jaxtyping import Array, Float
-
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.server.base import ClientContext, ServerAlgorithm, ServerContext
-from thalweg.algorithm.step import Real
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows
 
 from .plan import Market, Plan, residuals, told
-from .steps import check_rows, row_steps
+from .steps import EachRow, check_rows, row_steps
 
 
 class DualAscent(ServerAlgorithm[Plan]):
@@ -29,14 +26,18 @@ class DualAscent(ServerAlgorithm[Plan]):
     Args:
         cohort: who answers in a round: a `tw.cohort` rule, a number of agents, or None for everybody.
         step_size: α, a number or `[m]`, one per row. Default: 1/(ω M_jj) of row j, with ω = λmax(D^−½ M D^−½), D = diag(M): the
-            bound's half, whatever the rows' units.
+            bound's half, whatever the rows' units; times p/(2 − p) where a part p of the agents answers in a round.
+
+    Under partial participation a price goes on moving by answers to an older one. Let a single agent respond, and answer with
+    probability p: between two answers the error is multiplied by 1 − θT, T geometric with mean 1/p and θ = αM, whose mean square
+    is below 1 exactly for θ < 2p/(2 − p). The default is half of that; with a given step nothing is made smaller.
 
     Leon Walras, *Éléments d'économie politique pure*, 1874; Kenneth Arrow, Leonid Hurwicz, Hirofumi Uzawa, *Studies in linear
     and non-linear programming*, 1958.
     """
 
     cohort: Cohort | int | None = None
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: EachRow | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows()}
     needs: ClassVar[frozenset[str]] = frozenset({"strongly_convex"})
@@ -48,7 +49,7 @@ class DualAscent(ServerAlgorithm[Plan]):
         check_rows(self, "step_size")
 
     def resolve(self, facts: Facts) -> "DualAscent":
-        return row_steps(self, facts)
+        return row_steps(self, facts, facts.participation / (2 - facts.participation))
 
     def step_bound(self, facts: Facts):
         """2/λmax(M)."""
@@ -75,3 +76,9 @@ class DualAscent(ServerAlgorithm[Plan]):
 
     def estimate(self, server: Market, client: Plan | None) -> Any:
         return server.price if client is None else client.x
+
+    def warm_server(self, shared, server: Market, price, quantity) -> Market:
+        return Market(price, quantity)
+
+    def warm_client(self, local, client: Plan, x, price) -> Plan:
+        return Plan(x, local.quantity(x))

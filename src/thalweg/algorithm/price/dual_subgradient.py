@@ -14,7 +14,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows
 
 from .plan import Market, Plan, residuals, told
-from .steps import check_rows
+from .steps import EachRow, check_rows
 
 
 class AveragedPlan(Plan):
@@ -51,7 +51,7 @@ class DualSubgradient(ServerAlgorithm[AveragedPlan]):
     """
 
     cohort: Cohort | int | None = None
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: EachRow | None = None
     power: Real = 0.5
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows()}

@@ -13,7 +13,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows, Sum
 
 from .plan import Plan, told
-from .steps import check_rows, row_penalties
+from .steps import EachRow, check_rows, row_penalties
 
 
 class Answered(Plan):
@@ -48,9 +48,12 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
 
     Args:
         cohort: who answers in a round, None: everybody. Who does not keeps its last plan; convergence is proved for everybody.
+            With answers lost at random it still converges (measured: mean-square radius below 1 for quadratics of curvatures
+            10⁻³ … 10³, γ = 1, up to half lost). With one of six agents in each round, and one agent 10⁴ times as flat as the
+            others, it does not (radius 1.02), nor does γ > 1: give such a cohort γ ≤ 1 and a small penalty.
         penalty: ρ, a number or `[m]`. Default: n_j/M_jj, the harmonic mean of the costs' curvature along row j (rows need no
             other scaling then); 1 where a cost is not strongly convex.
-        relaxation: γ in (0, 2).
+        relaxation: γ in (0, 2); 1 is plain ADMM, 1.5 to 1.8 is faster nearly always, above 1 only where everybody answers.
         adaptive: "balance": ρ ← 2ρ or ρ/2 where primal and dual residual differ by more than `balance`; "spectral": ρ from the
             curvature that the last answers showed (Barzilai and Borwein); None: as it is.
         balance: see there.
@@ -65,11 +68,11 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
     """
 
     cohort: Cohort | int | None = None
-    penalty: Real | Float[Array, " m"] | None = None
+    penalty: EachRow | None = None
     relaxation: Real = 1.0
     adaptive: Literal["balance", "spectral"] | None = eqx.field(static=True, default="balance")
-    balance: Real = 5.0
-    every: Whole = 5
+    balance: Real = 2.0
+    every: Whole = 3
     adaptive_rounds: Whole = 200
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows(), "square": Rows(), "curvature": Sum()}
@@ -133,6 +136,16 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
     def estimate(self, server: Exchange, client: Answered | None) -> Any:
         return server.price if client is None else client.x
 
+    def warm_server(self, shared, server: Exchange, price, quantity) -> Exchange:
+        rows = shared.coupling
+        slack = rows.slack(rows.total - quantity)
+        left = (quantity + slack - rows.total) / (rows.touching + rows.inequality)
+        return Exchange(price, quantity, slack, left, server.factor)
+
+    def warm_client(self, local, client: Answered, x, price) -> Answered:
+        quantity = local.quantity(x)
+        return Answered(x, quantity, price, quantity)
+
     def _adapted(self, factor, primal, dual, curvature, context):
         if self.adaptive is None:
             return factor
@@ -150,4 +163,6 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
 
 def _shown(multiplier, quantity, scale):
     """Of a change of an answer: ‖Δλ̂‖² in the metric 1/scale, −⟨Δλ̂, Δg⟩, ‖Δg‖² in the metric of scale."""
-    return jnp.stack([jnp.sum(multiplier**2 / scale), -jnp.sum(multiplier * quantity), jnp.sum(scale * quantity**2)])
+    touched = scale > 0  # an agent with fewer rows than others hears 0 for those that it has not
+    steep = jnp.where(touched, multiplier**2 / jnp.where(touched, scale, 1), 0)
+    return jnp.stack([jnp.sum(steep), -jnp.sum(multiplier * quantity), jnp.sum(scale * quantity**2)])

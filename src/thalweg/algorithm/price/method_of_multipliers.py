@@ -14,7 +14,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows
 
 from .plan import Market, Plan, residuals, told
-from .steps import check_rows, row_penalties
+from .steps import EachRow, check_rows, row_penalties
 
 
 class Multipliers(Market):
@@ -46,7 +46,7 @@ class MethodOfMultipliers(ServerAlgorithm[Plan]):
     """
 
     cohort: Cohort | int | None = None
-    penalty: Real | Float[Array, " m"] | None = None
+    penalty: EachRow | None = None
     inner: Whole = 10
     damping: Real | None = None
 

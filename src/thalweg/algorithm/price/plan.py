@@ -38,7 +38,7 @@ class Market(eqx.Module):
 def told(local: Any, before: Any, answer: Any) -> ClientInfo:
     """What an agent learnt: its cost, how far its plan moved, iterations of its solver."""
     moved = norm(minus(answer.x, before))
-    return ClientInfo(local.value(answer.x), jnp.full_like(moved, jnp.nan), moved, answer.iterations)
+    return ClientInfo(local.cost(answer.x), jnp.full_like(moved, jnp.nan), moved, answer.iterations)
 
 
 def residuals(shared: Any, quantity: Float[Array, " m"]) -> dict[str, Array]:

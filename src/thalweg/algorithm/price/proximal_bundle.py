@@ -15,7 +15,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows, Sum
 
 from .plan import told
-from .steps import check_rows
+from .steps import EachRow, check_rows
 
 MASTER_STEPS = 2000
 
@@ -72,7 +72,7 @@ class ProximalBundle(ServerAlgorithm[Plans]):
 
     cohort: Cohort | int | None = None
     cuts: int = eqx.field(static=True, default=30)
-    step_size: Real | Float[Array, " m"] | None = None
+    step_size: EachRow | None = None
     gain: Real = 0.1
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows(), "cost": Sum()}
@@ -112,7 +112,7 @@ class ProximalBundle(ServerAlgorithm[Plans]):
         answer = local.respond(received["price"], mixed)
         put = lambda all_, mean, new: all_.at[0].set(mean).at[received["slot"]].set(new)
         plans = Plans(jax.tree.map(put, client.x, mixed, answer.x))
-        return plans, {"quantity": answer.quantity, "cost": local.value(answer.x)}, told(local, mixed, answer)
+        return plans, {"quantity": answer.quantity, "cost": local.cost(answer.x)}, told(local, mixed, answer)
 
     def update(self, shared, server: Bundle, aggregate, context: ServerContext):
         rows = shared.coupling
@@ -129,7 +129,7 @@ class ProximalBundle(ServerAlgorithm[Plans]):
         put = lambda all_, new: all_.at[0].set(_mixed(all_, server.mixture)).at[server.slot].set(new)
         costs, excesses = put(server.cost, cost), put(server.excess, excess)
         filled = server.filled.at[server.slot].set(True).at[0].set(jnp.any(server.filled))
-        metric = step * self.step_size
+        metric = jnp.broadcast_to(step * self.step_size, rows.total.shape)
         mixture, price = _master(rows, center, metric, costs, excesses, filled)
         model = jnp.min(jnp.where(filled, costs + excesses @ price, jnp.inf))
         slot = 1 + jnp.argmin(jnp.where(filled, mixture, -1)[1:]).astype(jnp.int32)
@@ -152,7 +152,7 @@ def _master(rows, center, metric, cost, excess, filled):
     price = lambda a: rows.project(center + metric * (a @ excess))
     gradient = lambda a: cost + excess @ price(a)
     cost = jnp.where(filled, cost, 0)
-    lipschitz = jnp.maximum(jnp.sum(excess**2 * metric, axis=1).max() * filled.sum(), jnp.finfo(cost.dtype).tiny)
+    lipschitz = jnp.maximum(jnp.sum(excess**2 * metric[None], axis=1).max() * filled.sum(), jnp.finfo(cost.dtype).tiny)
 
     def body(carry):
         a, y, t, k, _ = carry

@@ -12,8 +12,8 @@ from thalweg.algorithm.step import PerAgent, Real
 
 T = TypeVar("T")
 
-# A hyper-parameter of prices: a number, or `[m]`, one per row.
-EachRow = Real | Float[Array, " m"] | np.ndarray
+# A hyper-parameter of the rows: a number for all, or one for each.
+EachRow = Real | np.ndarray | Float[Array, " m"]
 
 
 def check_rows(algorithm: Any, name: str) -> None:
@@ -30,7 +30,7 @@ def check_rows(algorithm: Any, name: str) -> None:
         raise ValueError(f"{type(algorithm).__name__}({name}={value!r}): expected a positive number, or one per row")
 
 
-def row_steps(algorithm: T, facts: Facts, fraction: float = 1.0) -> T:
+def row_steps(algorithm: T, facts: Facts, fraction: Any = 1.0) -> T:
     """`algorithm` with an open step size filled: fraction/(ω M_jj) of row j.
 
     Raises:

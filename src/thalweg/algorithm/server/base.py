@@ -168,3 +168,11 @@ class ServerAlgorithm(eqx.Module, Generic[State]):
     def remarks(self, server: Any, names: tuple[str, ...]) -> tuple[str, ...]:
         """What a user should be warned of, from the server's state after the last round (clients are called `names`)."""
         return ()
+
+    def warm_server(self, shared: Shared, server: Any, price: Any, quantity: Any) -> Any:
+        """Of price methods: the server's state where `price` `[m]` is known, and all plans together make `quantity` `[m]`."""
+        raise TypeError(f"solve: {type(self).__name__} cannot begin at a price; leave start= out, or pass an earlier Result")
+
+    def warm_client(self, local, client: State, x: Any, price: Any) -> State:
+        """Of price methods: an agent's state where its plan is x, and it has heard `price` `[r]`."""
+        raise TypeError(f"solve: {type(self).__name__} cannot begin at plans; leave start= out, or pass an earlier Result")

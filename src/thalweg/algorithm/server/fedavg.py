@@ -38,7 +38,7 @@ class FedAvg(ServerAlgorithm[tuple[()]]):
     server_learning_rate: Real = 1.0
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mean()}
-    handles: ClassVar[frozenset[str]] = frozenset({"partial_work", "shared"})
+    handles: ClassVar[frozenset[str]] = frozenset({"partial_work"})
     claims: ClassVar[Claims] = Claims(
         exact=False, rate="linear", theorem="Charles and Konečný 2021, surrogate losses of quadratics"
     )

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import optax
 
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
@@ -44,7 +45,7 @@ class FedOpt(ServerAlgorithm[tuple[()]]):
 
     solver: LocalSolver = LocalSGD()
     cohort: Cohort | int | None = None
-    server_optimizer: Any = eqx.field(static=True, default=None)
+    server_optimizer: optax.GradientTransformation | None = eqx.field(static=True, default=None)
     server_learning_rate: Real = 1.0
 
     combine: ClassVar[dict[str, Combine]] = {"x": Mean()}

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Facts, PeerAlgorithm
 from thalweg.network import Network
@@ -18,16 +17,17 @@ from thalweg.problem.certificate import certify, infeasible
 from . import refusals, setup
 from .driver import Run
 from .facts import gather_facts, of_network
-from .market import PeerMarketGauge, target
+from .market import PeerMarketGauge
 from .market_tabulate import PeerMarketTabulator
 from .metrics import AgreementGauge, PeerGauge
+from .moving import Aim
 from .refusals_market import check_coupled
 from .stop import Stop
 from .tabulate import Tabulator
 from .trade import facts_of
 
 
-class Aim(abc.ABC):
+class Kind(abc.ABC):
     """What a run of peers looks for."""
 
     problem: Problem | Coupled
@@ -39,14 +39,10 @@ class Aim(abc.ABC):
 
     @abc.abstractmethod
     def check_stop(self, stop: Stop | None) -> None:
-        """Refuse a stop rule that asks what this aim has not."""
+        """Refuse a stop rule that asks what there is not."""
 
     @abc.abstractmethod
-    def target(self, reference: Any) -> Float[Array, "..."]:
-        """What estimates are compared with: `[d]`, or a row per agent; NaN where there is nothing."""
-
-    @abc.abstractmethod
-    def tabulator(self, message_bytes: int, reference: Any, keep_agents: bool) -> Any:
+    def tabulator(self, message_bytes: int, goal: Aim, has_target: bool, keep_agents: bool) -> Any:
         """Makes columns of records."""
 
     @abc.abstractmethod
@@ -55,7 +51,7 @@ class Aim(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneAnswer(Aim):
+class OneAnswer(Kind):
     """One answer for all; `asked` is the problem before anything was folded into it."""
 
     problem: Problem
@@ -68,13 +64,8 @@ class OneAnswer(Aim):
     def check_stop(self, stop):
         pass
 
-    def target(self, reference):
-        return setup.target_row(reference, self.problem)
-
-    def tabulator(self, message_bytes, reference, keep_agents):
-        found = reference is not None
-        optimum = float(self.asked.objective(setup.unraveller(self.problem)(self.target(reference)))) if found else None
-        return Tabulator(self.problem.n * self.problem.weights, message_bytes, optimum, found, keep_agents)
+    def tabulator(self, message_bytes, goal, has_target, keep_agents):
+        return Tabulator(self.problem.n * self.problem.weights, message_bytes, goal.optimum, has_target, keep_agents)
 
     def answer(self, run, algorithm, outcome):
         unravel = setup.unraveller(self.problem)
@@ -83,7 +74,7 @@ class OneAnswer(Aim):
 
 
 @dataclasses.dataclass(frozen=True)
-class PlansAndPrice(Aim):
+class PlansAndPrice(Kind):
     """A plan for each agent, and a price."""
 
     problem: Coupled
@@ -99,12 +90,8 @@ class PlansAndPrice(Aim):
                 "Stop() and a number of rounds"
             )
 
-    def target(self, reference):
-        return target(reference, self.problem)
-
-    def tabulator(self, message_bytes, reference, keep_agents):
-        optimum = getattr(reference, "objective", None)
-        return PeerMarketTabulator(message_bytes, self.problem.row_names, optimum, reference is not None, keep_agents)
+    def tabulator(self, message_bytes, goal, has_target, keep_agents):
+        return PeerMarketTabulator(message_bytes, self.problem.row_names, goal.optimum, has_target, keep_agents, goal.price)
 
     def answer(self, run, algorithm, outcome):
         rows = run.engine.estimates(run.experiment, run.local, run.shared)
@@ -112,13 +99,14 @@ class PlansAndPrice(Aim):
         copies = np.asarray(jax.vmap(algorithm.price)(run.local.agents.state))
         price = self.problem.coupling.project(jnp.asarray(copies.mean(0), self.problem.dtype))
         found = {"x": plans, "agents": plans, "price": np.asarray(price)}
-        found["certificate"] = certify(self.problem.at(run.round), price, plans)
-        if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(self.problem, price)) is not None:
+        now = self.problem.at(run.round)
+        found["certificate"] = certify(now, price, plans)
+        if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(now, price)) is not None:
             found |= {"outcome": Outcome.INFEASIBLE, "reason": proof}
         return found
 
 
-def aim_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Aim:
+def kind_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Kind:
     """What this problem asks for, once it is known to have what the algorithm needs."""
     if isinstance(problem, Coupled):
         check_coupled(algorithm, problem)
