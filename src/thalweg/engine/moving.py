@@ -35,7 +35,7 @@ class Aim:
     price: np.ndarray | None = None
 
 
-def aim(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every: int | None) -> Aim:
+def aim(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every: Any) -> Aim:
     """Of the user's `reference`; `asked` is the problem as it was stated.
 
     Raises:
