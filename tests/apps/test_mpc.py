@@ -172,7 +172,10 @@ def test_sweeps_end_at_a_stationary_point_of_the_nonlinear_problem():
         states = plant.rollout(x, inputs)
         return sum(plant.stage_cost(states[:, t + 1], inputs[:, t]) for t in range(H))
 
-    limits = {"type": "ineq", "fun": lambda u: -plant.excess(plant.rollout(x, u.reshape(3, H, 1))[:, 1:], u.reshape(3, H, 1), 0)}
+    limits = {
+        "type": "ineq",
+        "fun": lambda u: -plant.excess(plant.rollout(x, u.reshape(3, H, 1))[:, 1:], u.reshape(3, H, 1), 0),
+    }
     best = minimize(cost, np.zeros(3 * H), constraints=limits, method="SLSQP", options={"ftol": 1e-10, "maxiter": 200})
     assert best.success and plan.violation < 1e-6
     assert cost(plan.inputs.ravel()) == pytest.approx(best.fun, rel=1e-4)

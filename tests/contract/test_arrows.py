@@ -16,7 +16,19 @@ CONCEPTS = ("problem", "network", "message", "algorithm", "cohort", "fleet", "en
 # concept → what it must never import (DESIGN §3)
 FORBIDDEN = {
     "problem": {"engine", "network", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
-    "coupling": {"engine", "problem", "network", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
+    "coupling": {
+        "engine",
+        "problem",
+        "network",
+        "algorithm",
+        "message",
+        "observe",
+        "cohort",
+        "fleet",
+        "apps",
+        "cli",
+        "experiment",
+    },
     "network": {"engine", "problem", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "message": {"engine", "problem", "network", "algorithm", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "algorithm": {"engine", "problem", "network", "observe", "fleet", "apps", "cli", "experiment"},

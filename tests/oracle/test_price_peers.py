@@ -354,13 +354,13 @@ def test_dual_decomposition_is_its_recursion_on_stacked_matrices():
     values = {name: np.asarray(value) for name, value in problem.pieces.data.items()}
     W, price, average, total = RING.mixing.toarray(), np.zeros((N, M)), np.zeros((N, D)), 0.0
     for k in range(12):
-        step, mixed = 0.8 / (k + 1) ** 0.7, W @ price
+        step, mixed = 0.8 / (k + 1) ** 0.75, W @ price
         x = np.stack([respond(values, i, mixed[i]) for i in range(N)])
         price = mixed + step * (np.einsum("nij,nj->ni", values["A"], x) - share)
         if k >= 3:
             total += step
             average = average + step / total * (x - average)
-    plans, prices = run(problem, tw.ConsensusDualDecomposition(step_size=0.8, power=0.7, burn_in=3), RING, 12)
+    plans, prices = run(problem, tw.ConsensusDualDecomposition(step_size=0.8, power=0.75, burn_in=3), RING, 12)
     np.testing.assert_allclose(plans, average, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(prices, price, rtol=1e-11, atol=1e-12)
 
@@ -437,6 +437,14 @@ def test_agents_in_another_order_end_in_another_order():
     plain, _ = run(problem, tw.DualGradientTracking(step_size=0.15), networks[0].with_failures(loss=0.2), 30)
     again, _ = run(permuted, tw.DualGradientTracking(step_size=0.15), networks[1].with_failures(loss=0.2), 30, ids=order)
     np.testing.assert_allclose(again, plain[order], rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("p", [0.51, 0.6, 0.75, 1.0])
+def test_powers_by_square_roots_are_powers(p):
+    from thalweg.algorithm.price.steps import power
+
+    for k in (1.0, 2.0, 77.0, 1e6):
+        assert float(power(jnp.asarray(k), p)) == pytest.approx(k**p, rel=2e-5)
 
 
 # -- engines, checkpoints, epochs ----------------------------------------------------------------

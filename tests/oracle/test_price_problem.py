@@ -432,7 +432,7 @@ def test_choices_are_enclosed_by_the_bounds(seed):
     assert relaxed - 0.05 * abs(relaxed) <= found.lower <= relaxed + 1e-9
     with pytest.raises(ValueError, match="equality row"):
         tw.recover(tw.choices(cost, use, total, sense="="), result)
-    with pytest.raises(ValueError, match="expected a problem made by tw.choices"):
+    with pytest.raises(ValueError, match=r"expected a problem made by tw\.choices"):
         tw.recover(coupled()[0], result)
 
 

@@ -108,7 +108,7 @@ class PeerMarketGauge(PeerGauge):
         def one(a, local, c, state, own, before, price, reference):
             plan = a.estimate(state)
             low, _ = local.bound(price, plan)
-            row, value = ravel_pytree(plan)[0], local.value(plan)
+            row, value = ravel_pytree(plan)[0], local.cost(plan)
             # Disagreement is between prices of the right sign: a copy may be on its way there.
             apart = jnp.sum((local.public.project(own) - price) ** 2)
             finite = jnp.isfinite(value) & all_finite((row, state))

@@ -69,9 +69,7 @@ class MarketTabulator:
         }
         scalars |= dict(vitals.scalars.items())
         scalars |= price_columns(snapshot, self.row_names)
-        scalars |= target_columns(scalars["round"], snapshot, self.optimum, self.has_target)
-        if self.prices is not None:
-            scalars["price_error"] = np.linalg.norm(snapshot.price - of_round(self.prices, scalars["round"]), axis=1)
+        scalars |= target_columns(snapshot, scalars["round"], self.optimum, self.has_target, self.prices)
         agents = {}
         if self.keep_agents:
             agents = {"loss": snapshot.loss, "bytes": sent * self.sizes["up"]}
@@ -86,9 +84,15 @@ class PeerMarketTabulator:
     """
 
     def __init__(
-        self, message_bytes: int, row_names: tuple[str, ...], optimum: float | None, has_target: bool, keep_agents: bool
+        self,
+        message_bytes: int,
+        row_names: tuple[str, ...],
+        optimum: Any,
+        has_target: bool,
+        keep_agents: bool,
+        prices: Any = None,
     ):
-        self.message_bytes, self.row_names = message_bytes, row_names
+        self.message_bytes, self.row_names, self.prices = message_bytes, row_names, prices
         self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
         self._sent = Sent()
 
@@ -117,7 +121,7 @@ class PeerMarketTabulator:
             "bytes": messages.sum(1) * self.message_bytes,
         }
         scalars |= price_columns(snapshot, self.row_names)
-        scalars |= target_columns(scalars["round"], snapshot, self.optimum, self.has_target)
+        scalars |= target_columns(snapshot, scalars["round"], self.optimum, self.has_target, self.prices)
         agents = {name: np.asarray(column) for name, column in rows.report.items()}
         if self.keep_agents:
             agents |= {"loss": snapshot.loss, "disagreement": snapshot.disagreement, "bytes": messages * self.message_bytes}
@@ -144,7 +148,11 @@ def price_columns(snapshot: Any, row_names: tuple[str, ...]) -> Columns:
     return {f"price of {name}": snapshot.price[:, j] for j, name in enumerate(row_names)}
 
 
-def target_columns(rounds: np.ndarray, snapshot: Any, optimum: Any, has_target: bool) -> Columns:
-    """Gap and distance to a reference, where there is one."""
-    gap = {} if optimum is None else {"gap": snapshot.objective - of_round(optimum, rounds)}
-    return gap | ({"error": snapshot.error} if has_target else {})
+def target_columns(snapshot: Any, rounds: np.ndarray, optimum: Any, has_target: bool, prices: Any) -> Columns:
+    """Gap and distances to a reference, where there is one."""
+    found = {} if optimum is None else {"gap": snapshot.objective - of_round(optimum, rounds)}
+    if has_target:
+        found["error"] = snapshot.error
+    if prices is not None:
+        found["price_error"] = np.linalg.norm(snapshot.price - of_round(prices, rounds), axis=1)
+    return found

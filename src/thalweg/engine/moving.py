@@ -35,7 +35,7 @@ class Goal:
     price: np.ndarray | None = None
 
 
-def goal_of(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every: int | None) -> Goal:
+def goal_of(reference: Any, problem: Scattered, asked: Scattered, rounds: int, every: Any) -> Goal:
     """Of the user's `reference`; `asked` is the problem as it was stated.
 
     Raises:

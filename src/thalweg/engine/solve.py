@@ -22,7 +22,6 @@ from thalweg.observe.trackers import Tracker
 from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
-from .aims import aim_of
 from .combining import weight_kinds
 from .debug import Debug
 from .driver import Run
@@ -30,6 +29,7 @@ from .epoch import bring
 from .federate import federate
 from .loop import Rules
 from .moving import goal_of
+from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .simulated import Sharded, Simulated
@@ -141,11 +141,11 @@ def solve(
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
-    aim = aim_of(problem, algorithm)
-    aim.check_stop(stop)
-    asked, problem = problem, aim.problem
+    kind = kind_of(problem, algorithm)
+    kind.check_stop(stop)
+    asked, problem = problem, kind.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = aim.facts(algorithm, network)
+    facts = kind.facts(algorithm, network)
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)
@@ -160,7 +160,7 @@ def solve(
         world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), not engine.deterministic),
         setting=make_setting(network, ids),
         key=jax.random.key_data(jax.random.key(seed)),
-        gauge=aim.gauge,
+        gauge=kind.gauge,
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     rounds, seed = int(rounds), int(seed)
@@ -190,7 +190,7 @@ def solve(
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values()))
-    tabulate = aim.tabulator(message_bytes, goal, reference is not None, keep)
+    tabulate = kind.tabulator(message_bytes, goal, reference is not None, keep)
     tabulate.resume(np.zeros(problem.n), local)
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
@@ -200,7 +200,7 @@ def solve(
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,
     )  # fmt: skip
     result = Result(
-        **{"outcome": outcome, "reason": reason} | aim.answer(run, algorithm, outcome),
+        **{"outcome": outcome, "reason": reason} | kind.answer(run, algorithm, outcome),
         rounds=run.round,
         history=run.history,
         ledger=Ledger(

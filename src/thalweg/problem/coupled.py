@@ -42,10 +42,8 @@ class CoupledPiece(eqx.Module):
 
 
 class CoupledLocal(eqx.Module):
-    """The oracle of one agent: of f_i, g_i and X_i. A price `[r]` has one entry for each row that it touches.
-
-    `public` is what everybody knows of the rows: their total and their senses.
-    """
+    """The oracle of one agent: of f_i, g_i and X_i. A price `[r]` has one entry for each row that it touches; `public` is what
+    everybody knows of the rows, their total and their senses."""
 
     data: PyTree
     share: Float[Array, " r"]

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.algorithm.base import Claims, Context, Facts, Info
-from thalweg.algorithm.step import Real, Whole, fill
+from thalweg.algorithm.step import Whole, fill
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm
-from .steps import EachRow, check_rows
+from .steps import EachRow, check_rows, power
 
 
 class PricedAverage(eqx.Module):
@@ -48,7 +48,7 @@ class ConsensusDualDecomposition(PricePeerAlgorithm[PricedAverage]):
     """
 
     step_size: EachRow | None = None
-    power: Real = 0.6
+    power: float = eqx.field(static=True, default=0.6)
     burn_in: Whole = 0
 
     combine: ClassVar[dict[str, Combine]] = {"price": Mix()}
@@ -59,7 +59,7 @@ class ConsensusDualDecomposition(PricePeerAlgorithm[PricedAverage]):
 
     def __check_init__(self):
         check_rows(self, "step_size")
-        if isinstance(self.power, int | float) and not 0.5 < self.power <= 1:
+        if not 0.5 < self.power <= 1:
             raise ValueError(f"ConsensusDualDecomposition(power={self.power!r}): expected a number in (½, 1]")
         if isinstance(self.burn_in, int) and self.burn_in < 0:
             raise ValueError(f"ConsensusDualDecomposition(burn_in={self.burn_in!r}): expected a number of rounds, at least 0")
@@ -80,7 +80,7 @@ class ConsensusDualDecomposition(PricePeerAlgorithm[PricedAverage]):
     def receive(self, local, state: PricedAverage, inbox, context: Context):
         price = inbox["price"]
         answer = local.respond(price, state.x)
-        decay = 1 / (context.round + 1).astype(price.dtype) ** self.power
+        decay = 1 / power((context.round + 1).astype(price.dtype), self.power)
         weight = state.weight + jnp.where(context.round >= self.burn_in, decay, 0)
         part = jnp.where(weight > 0, decay / jnp.where(weight > 0, weight, 1), 1)
         average = jax.tree.map(lambda a, x: a + part.astype(a.dtype) * (x - a), state.average, answer.x)

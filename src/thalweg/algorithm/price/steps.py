@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -11,8 +12,8 @@ from thalweg.algorithm.step import PerAgent, Real
 
 T = TypeVar("T")
 
-# A hyper-parameter of prices: a number, or `[m]`, one per row.
-EachRow = Real | Float[Array, " m"] | np.ndarray
+# A hyper-parameter of the rows: a number for all, or one for each.
+EachRow = Real | np.ndarray | Float[Array, " m"]
 
 
 def check_rows(algorithm: Any, name: str) -> None:
@@ -88,3 +89,16 @@ def network_spread(facts: Facts) -> float:
     """1 − λ_min(W), the largest eigenvalue of I − W (1 for one agent, who trades with nobody)."""
     low = -facts.sigma if facts.lambda_min is None else facts.lambda_min
     return 1 - low if facts.n > 1 else 1.0
+
+
+def power(x: Float[Array, ""], p: float) -> Float[Array, ""]:
+    """x^p for 0 ≤ p ≤ 1 known beforehand, to 20 binary digits of p.
+
+    By square roots and products, which are rounded alike however many are computed at once; a compiler's own power is not.
+    """
+    result, root = jnp.ones_like(x), x
+    for digit in range(21):
+        if round(p * 2**20) >> (20 - digit) & 1:
+            result = result * root
+        root = jnp.sqrt(root)
+    return result

@@ -27,7 +27,7 @@ from .tabulate import Tabulator
 from .trade import facts_of
 
 
-class Aim(abc.ABC):
+class Kind(abc.ABC):
     """What a run of peers looks for."""
 
     problem: Problem | Coupled
@@ -39,7 +39,7 @@ class Aim(abc.ABC):
 
     @abc.abstractmethod
     def check_stop(self, stop: Stop | None) -> None:
-        """Refuse a stop rule that asks what this aim has not."""
+        """Refuse a stop rule that asks what there is not."""
 
     @abc.abstractmethod
     def tabulator(self, message_bytes: int, goal: Goal, has_target: bool, keep_agents: bool) -> Any:
@@ -51,7 +51,7 @@ class Aim(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneAnswer(Aim):
+class OneAnswer(Kind):
     """One answer for all; `asked` is the problem before anything was folded into it."""
 
     problem: Problem
@@ -74,7 +74,7 @@ class OneAnswer(Aim):
 
 
 @dataclasses.dataclass(frozen=True)
-class PlansAndPrice(Aim):
+class PlansAndPrice(Kind):
     """A plan for each agent, and a price."""
 
     problem: Coupled
@@ -91,7 +91,7 @@ class PlansAndPrice(Aim):
             )
 
     def tabulator(self, message_bytes, goal, has_target, keep_agents):
-        return PeerMarketTabulator(message_bytes, self.problem.row_names, goal.optimum, has_target, keep_agents)
+        return PeerMarketTabulator(message_bytes, self.problem.row_names, goal.optimum, has_target, keep_agents, goal.price)
 
     def answer(self, run, algorithm, outcome):
         rows = run.engine.estimates(run.experiment, run.local, run.shared)
@@ -99,13 +99,14 @@ class PlansAndPrice(Aim):
         copies = np.asarray(jax.vmap(algorithm.price)(run.local.agents.state))
         price = self.problem.coupling.project(jnp.asarray(copies.mean(0), self.problem.dtype))
         found = {"x": plans, "agents": plans, "price": np.asarray(price)}
-        found["certificate"] = certify(self.problem.at(run.round), price, plans)
-        if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(self.problem, price)) is not None:
+        now = self.problem.at(run.round)
+        found["certificate"] = certify(now, price, plans)
+        if outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(now, price)) is not None:
             found |= {"outcome": Outcome.INFEASIBLE, "reason": proof}
         return found
 
 
-def aim_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Aim:
+def kind_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Kind:
     """What this problem asks for, once it is known to have what the algorithm needs."""
     if isinstance(problem, Coupled):
         check_coupled(algorithm, problem)
