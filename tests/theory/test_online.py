@@ -241,6 +241,7 @@ def test_price_methods_on_a_drifting_market_are_their_recursions(method):
     assert np.isclose(result.certificate.dual, row["dual"])
 
 
+@pytest.mark.slow
 def test_engines_agree_on_drifting_problems():
     coupled, common = market(n=4), shared(n=4)
     found, best = tw.online.references(coupled, 12), tw.online.references(common, 12)
