@@ -97,9 +97,9 @@ def problem(parts, b=(1.0, -2.0), sense=("=", "<="), dtype=np.float64, traps=Non
     values = {name: np.asarray(leaf, dtype) for name, leaf in zip("HqA", parts, strict=True)} | {"trap": trap.astype(dtype)}
     strong = np.linalg.eigvalsh(H)[:, 0]
     x0 = {"head": np.zeros(d - 1, dtype), "tail": np.zeros((), dtype)}
+    options = {"strong_convexity": 0.999 * strong, "smoothness": 1.001 * np.linalg.eigvalsh(H)[:, -1]} | options
     return tw.Coupled(
-        quadratic, values, coupling=linear, total=np.asarray(b, dtype), sense=list(sense), x0=x0, strong_convexity=0.999 * strong,
-        smoothness=1.001 * np.linalg.eigvalsh(H)[:, -1], **options,
+        quadratic, values, coupling=linear, total=np.asarray(b, dtype), sense=list(sense), x0=x0, **options
     )  # fmt: skip
 
 

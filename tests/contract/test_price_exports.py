@@ -31,6 +31,14 @@ jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: COMPILATIONS.append(event) if event.endswith("backend_compile_duration") else None
 )
 every_export = pytest.mark.parametrize("name", NAMES)
+
+
+def a_few(*quick):
+    """All exports; those that are not `quick` under slow."""
+    return pytest.mark.parametrize("name", [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
+
+
+most_exports = a_few("DualAscent", "ExchangeADMM", "ProximalBundle")
 exact = lambda name: markets.kind(name).exact_under
 # What a method reaches in a few thousand rounds; sublinear ones go on as they began.
 ACCURACY = {"linear": 1e-6, "sublinear": 2e-2, "finite": 1e-8}
@@ -105,7 +113,7 @@ def test_documentation_and_declarations(name):
             setattr(algorithm, field.name, 1.0)
 
 
-@every_export
+@most_exports
 def test_structure_and_dtype_are_kept(name, ordinary):
     problem, result = ordinary(name)
     assert jax.tree.structure(result.x) == jax.tree.structure(problem.x0)
@@ -116,7 +124,7 @@ def test_structure_and_dtype_are_kept(name, ordinary):
     assert result.price[1] >= 0, "the sign that the row's sense allows"
 
 
-@every_export
+@most_exports
 def test_a_run_twice_gives_the_same_bits_and_leaves_the_algorithm_alone(name, ordinary):
     problem, first = ordinary(name)
     algorithm = made(name)
@@ -127,7 +135,7 @@ def test_a_run_twice_gives_the_same_bits_and_leaves_the_algorithm_alone(name, or
     assert numbers(second) == numbers(first)
 
 
-@every_export
+@most_exports
 def test_equal_shapes_compile_nothing(name, ordinary):
     """Other data, totals, seed, probability of loss, number of rounds, records."""
     _, result = ordinary(name)
@@ -140,7 +148,7 @@ def test_equal_shapes_compile_nothing(name, ordinary):
     assert exports.bits(changed.x) != exports.bits(result.x)
 
 
-@every_export
+@most_exports
 def test_permuting_agents_with_their_ids_permutes_the_plans(name, ordinary):
     result = ordinary(name)[1]
     moved = run(name, markets.problem(tuple(part[ORDER] for part in markets.data())), ids=ORDER)
@@ -149,7 +157,7 @@ def test_permuting_agents_with_their_ids_permutes_the_plans(name, ordinary):
     np.testing.assert_allclose(moved.price, result.price, rtol=1e-9, atol=1e-10)
 
 
-@every_export
+@most_exports
 def test_the_identity_pipeline_is_no_pipeline(name, ordinary):
     problem, result = ordinary(name)
     with no_compilation():
@@ -157,7 +165,7 @@ def test_the_identity_pipeline_is_no_pipeline(name, ordinary):
     assert numbers(identical) == numbers(result)
 
 
-@every_export
+@most_exports
 def test_resuming_is_bitwise_the_uninterrupted_run(name, ordinary, tmp_path):
     """The first part ends between two records."""
     problem, result = ordinary(name)
@@ -168,7 +176,7 @@ def test_resuming_is_bitwise_the_uninterrupted_run(name, ordinary, tmp_path):
     np.testing.assert_array_equal(resumed.ledger.messages, result.ledger.messages)
 
 
-@every_export
+@most_exports
 def test_nan_of_one_agent_ends_the_run_and_names_it(name, ordinary):
     """The cost of agent 3 is NaN beyond a radius that its plan leaves in the course of the run."""
     _, whole = ordinary(name)
@@ -222,7 +230,7 @@ def test_it_reaches_the_central_solution(name, which):
     assert result.certificate.violation < 10 * tolerance
 
 
-@every_export
+@a_few("DualAscent", "ExchangeADMM")
 def test_it_reaches_the_central_solution_of_an_allocation(name):
     """In closed form, so that it is quick: λ = (Σc − d)/Σ(1/a), x = c − λ/a."""
     a, c = markets.separable()
@@ -251,7 +259,7 @@ def test_exact_methods_reach_the_optimum_under_what_they_claim(name):
         np.testing.assert_allclose(result.x, c - price / a, atol=1e-8, err_msg=str(options))
 
 
-@every_export
+@a_few("ProximalBundle", "ExchangeADMM")
 def test_what_a_method_does_not_claim_is_warned_of_or_refused(name):
     a, c = markets.separable()
     problem, kind = tw.allocation(a, c, [1.0, -2.0]), markets.kind(name)
@@ -269,7 +277,7 @@ def test_what_a_method_does_not_claim_is_warned_of_or_refused(name):
             tw.solve(problem, kind(), rounds=1, engine=tw.EventDriven(buffer=2))
 
 
-@every_export
+@a_few("DualAscent")
 def test_without_delay_asynchrony_is_the_synchronous_run(name):
     a, c = markets.separable()
     problem = tw.allocation(a, c, [1.0, -2.0], low=-1, high=0.8, sense=["=", "<="])
@@ -279,7 +287,7 @@ def test_without_delay_asynchrony_is_the_synchronous_run(name):
     np.testing.assert_allclose(apart.price, together.price, rtol=1e-12, atol=1e-12)
 
 
-@every_export
+@a_few("ExchangeADMM")
 def test_one_agent_in_its_own_dtype(name):
     """n = 1, float32 under x64; the only feasible plan is b itself, and the price −f'(b)."""
     problem = tw.allocation(np.full((1, 2), 2.0), np.array([[1.0, -1.0]], np.float32), [3.0, 0.5])
@@ -301,9 +309,12 @@ def test_single_precision_stays_single(name, ordinary):
     np.testing.assert_allclose(markets.rows(result.x), markets.rows(double.x), rtol=5e-3, atol=5e-3)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "ExchangeADMM" else pytest.mark.slow) for n in NAMES])
-def test_engines_agree_to_the_bit_and_pack_the_predicted_bytes(name):
-    problem = markets.problem(markets.data(), local=tw.box(-1.0, 1.0))
+@pytest.mark.parametrize("closed", [True, pytest.param(False, marks=pytest.mark.slow)])
+@a_few("ExchangeADMM")
+def test_engines_agree_to_the_bit_and_pack_the_predicted_bytes(name, closed):
+    a, c = markets.separable()
+    boxed = tw.allocation(a, c, [1.0, -2.0], low=-1, high=0.8, sense=["=", "<="])
+    problem = boxed if closed else markets.problem(markets.data(), local=tw.box(-1.0, 1.0))
     jax.config.update("jax_disable_most_optimizations", False)
     try:
         solve = lambda engine: run(name, problem, rounds=6, engine=engine, deterministic=True)
@@ -312,7 +323,7 @@ def test_engines_agree_to_the_bit_and_pack_the_predicted_bytes(name):
     finally:
         jax.config.update("jax_disable_most_optimizations", True)
     for other in (sharded, result):
-        np.testing.assert_allclose(markets.rows(other.x), markets.rows(simulated.x), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(markets.flat(other.x), markets.flat(simulated.x), rtol=1e-12, atol=1e-12)
         assert exports.bits((other.x, other.price)) == exports.bits((simulated.x, simulated.price))
         assert exports.bits((other.history.scalars, other.history.agents)) == exports.bits(
             (simulated.history.scalars, simulated.history.agents)

@@ -182,6 +182,7 @@ def sparse(sense="=", share=None):
     return few, coupled((H, q, A * mask), total=total, sense=sense, strong_convexity=strong)[0]
 
 
+@pytest.mark.slow
 def test_sparse_rows_equal_dense_ones():
     few, dense = sparse(sense=["=", "<=", ">="])
     price, plans = np.array([0.3, 0.8, -0.2]), np.random.default_rng(0).standard_normal((4, 3))
@@ -353,6 +354,7 @@ def small_row(x, data):
     return x["u"][None]
 
 
+@pytest.mark.slow
 def test_groups_equal_the_same_problem_in_one_shape():
     """Generators of one variable, and batteries of two that deliver their sum; with a box, a polyhedron and an l1 term."""
     rng = np.random.default_rng(0)
@@ -387,6 +389,7 @@ def test_groups_equal_the_same_problem_in_one_shape():
     assert result.certificate.outside < 1e-9
 
 
+@pytest.mark.slow
 def test_groups_know_what_they_can_reach_and_may_touch_different_numbers_of_rows():
     a, c = markets.separable(3)
     boxed = [tw.allocation(a, c, [1.0, 1.0], low=0, high=high) for high in (1, 2)]

@@ -143,7 +143,7 @@ def _scipy(problem, parts, sets, start, unravel):
     equal, sign = _senses(problem)
     G, h, E, e = (np.asarray(part, float) for part in sets)
     n, d = problem.n, problem.size
-    total = jax.jit(lambda z: problem.objective(jax.vmap(unravel)(z.reshape(n, d) + start)))
+    total = jax.jit(lambda z: problem.objective(jax.vmap(unravel)(z.reshape(n, d) + start[None])))
     slope, bend = jax.jit(jax.grad(total)), jax.jit(jax.hessian(total))
     highest = np.where(equal | (sign > 0), left, np.inf)
     rows = [LinearConstraint(A.toarray(), np.where(equal | (sign < 0), left, -np.inf), highest)]
