@@ -42,7 +42,7 @@ def tanks(n: int = 4, pumps: float = 1.0) -> tuple[Plant, np.ndarray]:
 def springs(side: int = 5, seed: int = 0, dt: float = 0.2) -> tuple[Plant, np.ndarray]:
     """(plant, first states): side × side masses, each held by a spring to its place and by springs to its neighbours.
 
-    A mass knows its displacement p and speed v: p⁺ = p + dt·v, v⁺ = v + dt·(u − p/2 − v/5 + Σ_j (p_j − p)), |u| ≤ 0.4, |p| ≤ 1.
+    A mass knows its displacement p and speed v: v⁺ = v + dt·(u − p/2 − v/5 + Σ_j (p_j − p)), p⁺ = p + dt·v⁺, |u| ≤ 0.4, |p| ≤ 1.
     """
     name = lambda i, j: f"mass {i},{j}"
     subsystems = {}
@@ -50,10 +50,11 @@ def springs(side: int = 5, seed: int = 0, dt: float = 0.2) -> tuple[Plant, np.nd
         for j in range(side):
             around = [(i + di, j + dj) for di, dj in ((0, 1), (0, -1), (1, 0), (-1, 0))]
             around = [(a, b) for a, b in around if 0 <= a < side and 0 <= b < side]
-            A = [[1.0, dt], [-dt * (0.5 + len(around)), 1 - 0.2 * dt]]
-            influence = {name(*other): [[0.0, 0.0], [dt, 0.0]] for other in around}
+            stiffness, keeps = dt * (0.5 + len(around)), 1 - 0.2 * dt
+            A = [[1 - dt * stiffness, dt * keeps], [-stiffness, keeps]]
+            influence = {name(*other): [[dt**2, 0.0], [dt, 0.0]] for other in around}
             subsystems[name(i, j)] = Subsystem(
-                A=A, B=[[0.0], [dt]], Q=[1.0, 0.1], R=0.1, influence=influence, low=[-1, -np.inf], high=[1, np.inf],
+                A=A, B=[[dt**2], [dt]], Q=[1.0, 0.1], R=0.1, influence=influence, low=[-1, -np.inf], high=[1, np.inf],
                 input_low=-0.4, input_high=0.4,
             )  # fmt: skip
     rng = np.random.default_rng(seed)
