@@ -268,10 +268,8 @@ class Coupled(Scattered):
             ValueError: another structure, shape or dtype; a total that is not `[m]`.
         """
         described = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
-        if described(data) != described(self.pieces.data):
-            raise ValueError(
-                f"with_data: got {described(data)}, expected {described(self.pieces.data)}; make a new problem for other shapes"
-            )
+        if (got := described(data)) != (expected := described(self.pieces.data)):
+            raise ValueError(f"with_data: got {got}, expected {expected}; make a new problem for other shapes")
         b, share = self.coupling.total, self.pieces.share
         if total is not None:
             b = jnp.asarray(total, self.dtype)
@@ -279,11 +277,10 @@ class Coupled(Scattered):
                 raise ValueError(f"with_data: got a total of shape {b.shape}, expected ({self.m},), one entry per row")
             moved = (b - self.coupling.total) / self.coupling.touching
             share = share + (moved[None] if self.pieces.rows is None else gathered(moved, self.pieces.rows))
-        found = self.pricing
         changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling.total)
         problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, b))
         object.__setattr__(problem, "memo", Memo())  # a static field, of a problem that nobody has seen yet
-        problem.memo.remember(jax.tree.leaves(eqx.filter(problem, eqx.is_array)), found)
+        problem.memo.remember(jax.tree.leaves(eqx.filter(problem, eqx.is_array)), self.pricing)
         return problem
 
     def local(self, piece: CoupledPiece) -> CoupledLocal:

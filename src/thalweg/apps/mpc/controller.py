@@ -92,6 +92,10 @@ class Controller:
         x = np.asarray(x, float)
         if x.shape != (self.plant.n, self.plant.s):
             raise ValueError(f"plan: got states of shape {x.shape}, expected {(self.plant.n, self.plant.s)}")
+        if not np.isfinite(x).all():
+            raise ValueError(
+                f"plan: got NaN or infinity as a state of {self.plant.names[int(np.argwhere(~np.isfinite(x))[0, 0])]}"
+            )
         with jax.enable_x64(True):
             if self._horizon is None:
                 self._set_up(x, t)
