@@ -27,6 +27,9 @@ NEEDS = {
     "fixed": "a network that does not change",
     "smooth": "smooth losses",
     "strongly_convex": "strongly convex losses",
+    "projection": "local sets with a projection",
+    "affine": "affine couplings",
+    "exchange": "quantities that agents can trade one for one",
     "measurements": "measurements (`tw.Measurements`)",
     "everyone": "all clients in every round",
 }
