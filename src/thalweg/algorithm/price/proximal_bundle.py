@@ -141,7 +141,8 @@ class ProximalBundle(ServerAlgorithm[Plans]):
 
 
 def _mixed(stack, mixture):
-    return jax.tree.map(lambda leaf: jnp.tensordot(mixture.astype(leaf.dtype), leaf, axes=1), stack)
+    wide = lambda leaf: mixture.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+    return jax.tree.map(lambda leaf: jnp.sum(wide(leaf) * leaf, axis=0), stack)  # a dot has other bits alone than in a batch
 
 
 def _master(rows, center, metric, cost, excess, filled):
