@@ -85,9 +85,7 @@ def check_asynchronous(engine, algorithm: ServerAlgorithm, cohort: Cohort, fleet
     if engine.buffer > n:
         raise ValueError(f"EventDriven(buffer={engine.buffer}): expected at most {n}, the number of clients")
     if "everyone" in algorithm.needs and engine.buffer < n:
-        raise ValueError(
-            f"EventDriven(buffer={engine.buffer}): {name} needs all clients in every round, expected buffer={n}"
-        )
+        raise ValueError(f"EventDriven(buffer={engine.buffer}): {name} needs all clients in every round, expected buffer={n}")
     if fleet is not None and fleet.selective:
         raise ValueError(
             "EventDriven: got a fleet with a deadline, accept or availability; nobody is waited for, so leave them out"
