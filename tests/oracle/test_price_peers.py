@@ -15,6 +15,9 @@ import exports
 import thalweg as tw
 from thalweg.problem.respond import ClosedForm
 
+# Minutes of CPU together: the contract tests of prices are the quick ones.
+pytestmark = pytest.mark.slow
+
 N, D, M = 8, 3, 2
 EXACT = (tw.DualGradientTracking, tw.TrackingADMM, tw.DistributedPrimalDual)
 ALL = (*EXACT, tw.ConsensusDualDecomposition, tw.LaplacianGradient)

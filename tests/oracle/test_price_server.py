@@ -20,6 +20,9 @@ from markets import solve
 from thalweg.engine.trade import facts_of
 from thalweg.observe import Outcome
 
+# Minutes of CPU together: the contract tests of prices are the quick ones.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _compile_quickly():

@@ -14,6 +14,9 @@ from scipy.optimize import brentq
 import thalweg as tw
 from thalweg.problem.quadratic import quadratic_loss
 
+# Minutes of CPU together: the contract tests of prices are the quick ones.
+pytestmark = pytest.mark.slow
+
 ROUNDS = 30
 
 
