@@ -10,7 +10,7 @@ import thalweg as tw
 from thalweg.apps import mpc
 from thalweg.apps.mpc import condensed
 from thalweg.apps.mpc.best_response import multipliers
-from thalweg.apps.mpc.horizon import Horizon
+from thalweg.apps.mpc.horizon import Horizon, _prepare
 from thalweg.apps.mpc.plan import mixed
 
 pytest.importorskip("clarabel")
@@ -226,3 +226,15 @@ def test_a_state_that_is_heard_must_cost_something():
     b = mpc.Subsystem(A=1.0, B=1.0, Q=1.0, R=1.0, influence={"a": [[0.1]]})
     with pytest.raises(ValueError, match="small positive weight in Q"):
         Horizon(mpc.Plant({"a": a, "b": b}), 3)
+
+
+def test_batches_of_factorisations_never_run_side_by_side():
+    """Two batched LAPACK calls that do not wait for each other deadlock on machines with two threads (jaxlib 0.10, CPU)."""
+    plant, x = mpc.springs(3)
+    horizon = Horizon(plant, 6)
+    with jax.enable_x64(True):
+        lowered = _prepare.lower(horizon.model, jnp.asarray(horizon.outs), jnp.ones(horizon.rows.shape), (0,), (0,))
+        data = horizon.data(x)
+        many = jax.jit(jax.vmap(multipliers)).lower(data.W, data.low, data.low, data.high)
+    assert lowered.as_text().count("call @lapack_dgetrf") == 1
+    assert many.as_text().count("call @lapack_dpotrf") == 1

@@ -122,13 +122,15 @@ def matrices(model: Model, outs, penalty: Float[Array, " r"], heard, limited) ->
     blank = Condensed(P, nothing(P[0]), nothing(P[0, 0]), C, model.low, model.high, Y, nothing(Y[:, 0]), model.use, outs,
                       jnp.zeros((H, a), P.dtype), P, C.T, C @ C.T, P, C.T, C @ C.T)  # fmt: skip
     R = jax.jacobian(lambda v: quantities(v, blank))(nothing(P[0]))
-    inverse = lambda M: _tables(0.5 * (M + M.T), C)
-    tables = (*inverse(P + R.T @ (penalty[:, None] * R)), *inverse(P))
+    # Both inverses in one call: two batches of them at once wait for each other's threads, on machines with two (jaxlib 0.10).
+    both = jnp.stack([P + R.T @ (penalty[:, None] * R), P])
+    inverses = jnp.linalg.inv(0.5 * (both + both.swapaxes(1, 2)))
+    tables = (*_tables(inverses[0], C), *_tables(inverses[1], C))
     return S, eqx.tree_at(lambda c: (c.K, c.T, c.W, c.K0, c.T0, c.W0), blank, tables)
 
 
-def _tables(M, C):
-    K = jnp.linalg.inv(M)
+def _tables(K, C):
+    """(K, K Cᵀ, C K Cᵀ)."""
     K = 0.5 * (K + K.T)
     T = K @ C.T
     return K, T, C @ T
