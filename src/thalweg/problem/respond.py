@@ -203,29 +203,35 @@ class InteriorPoint(Solver):
         require("qpax", "qp")
 
     def respond(self, local, question, start, tolerance=None):
-        x, _, _, iterations = self._solve(local, question, tolerance)
+        x, _, iterations = self._solve(local, question, tolerance)
         return x, iterations
 
     def bound(self, local, question, start):
-        x, low, _, _ = self._solve(local, question, None)
+        x, low, _ = self._solve(local, question, None)
         return low, x
 
     def _solve(self, local, question, tolerance):
-        qpax = require("qpax", "qp")
         zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, local.x0))
         smooth = lambda row: question.smooth(local)(unravel(row))
         Q, q, c = jax.hessian(smooth)(zero), jax.grad(smooth)(zero), smooth(zero)
-        G, h, A, b = self._rows(local, zero)
         given = tolerance if tolerance is not None else self.tolerance
         tolerance = (1e-9 if zero.dtype == jnp.float64 else 1e-4) if given is None else given
+        # jaxlib's batched factorisations on CPU, two at once, wait for each other's threads: agents take turns there.
+        solve = jax.custom_batching.sequential_vmap(self._program) if jax.default_backend() == "cpu" else self._program
+        row, low, iterations = solve(Q, q, c, *self._rows(local, zero), jnp.asarray(tolerance, zero.dtype))
+        return unravel(row), low, iterations
+
+    def _program(self, Q, q, c, G, h, A, b, tolerance):
+        """(x, a lower bound of the minimum, iterations) of ½ xᵀQx + qᵀx + c over G x ≤ h, A x = b."""
+        qpax = require("qpax", "qp")
         with jax.numpy_rank_promotion("allow"):  # for users, and tests, that are strict
-            row, s, z, y, _, iterations = qpax.solve_qp(Q, q, A, b, G, h, solver_tol=tolerance, max_iter=self.most)
+            row, _, z, y, _, iterations = qpax.solve_qp(Q, q, A, b, G, h, solver_tol=tolerance, max_iter=self.most)
         # The dual function at z ≥ 0 and y, where Q is positive definite: at the unconstrained minimiser.
         slope = q + G.T @ z + A.T @ y
         free = -jnp.linalg.solve(Q, slope)
         low = c + 0.5 * (slope @ free) - h @ z - b @ y
         sure = jnp.all(jnp.isfinite(free)) & jnp.all(z >= 0) & (jnp.linalg.eigvalsh(Q)[0] > 0)
-        return unravel(row), jnp.where(sure, low, -jnp.inf), s, jnp.asarray(iterations, jnp.int32)
+        return row, jnp.where(sure, low, -jnp.inf), jnp.asarray(iterations, jnp.int32)
 
     def _rows(self, local, zero):
         feasible, d, dtype = local.feasible, zero.shape[0], zero.dtype
