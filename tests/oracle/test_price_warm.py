@@ -70,3 +70,28 @@ def test_mistakes_are_refused():
         market.with_data({"h": jnp.ones((3, 1)), "goal": jnp.ones((3, 2))})
     with pytest.raises(ValueError, match="total of shape"):
         market.with_data(market.pieces.data, [1.0, 2.0])
+
+
+def bowl(x, data):
+    return 0.5 * x @ data["P"] @ x + data["q"] @ x
+
+
+def first(x, data):
+    return x[:2]
+
+
+def unit_box(data):
+    d = data["q"].shape[0]
+    return tw.Polyhedron(jnp.concatenate([jnp.eye(d), -jnp.eye(d)]), jnp.ones(2 * d))
+
+
+def test_interior_points_of_many_agents_end_and_know_when_they_have():
+    """Hundreds of agents on two threads: batched factorisations side by side would wait for each other for ever."""
+    pytest.importorskip("qpax")
+    n, d, rng = 300, 20, np.random.default_rng(0)
+    root = rng.standard_normal((n, d, d))
+    data = {"P": root @ root.swapaxes(1, 2) / d + np.eye(d), "q": 3 * rng.standard_normal((n, d))}
+    market = tw.Coupled(bowl, data, coupling=first, total=np.zeros(2), x0=jnp.zeros(d), local=unit_box)
+    result = tw.solve(market, tw.ExchangeADMM(), rounds=80, every=20)
+    assert result.certificate.holds(1e-6, 1e-6)
+    assert result.history["steps"].max() < 20  # iterations of the interior point, at most 60

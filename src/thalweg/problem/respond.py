@@ -215,7 +215,9 @@ class InteriorPoint(Solver):
         smooth = lambda row: question.smooth(local)(unravel(row))
         Q, q, c = jax.hessian(smooth)(zero), jax.grad(smooth)(zero), smooth(zero)
         given = tolerance if tolerance is not None else self.tolerance
-        tolerance = (1e-9 if zero.dtype == jnp.float64 else 1e-4) if given is None else given
+        # qpax keeps slacks and multipliers above √eps: complementarity is never met to less than that times the multipliers.
+        reached = 1.3 * jnp.finfo(zero.dtype).eps ** 0.5 * (1 + jnp.max(jnp.abs(q)))
+        tolerance = reached if given is None else given
         # jaxlib's batched factorisations on CPU, two at once, wait for each other's threads: agents take turns there.
         solve = jax.custom_batching.sequential_vmap(self._program) if jax.default_backend() == "cpu" else self._program
         row, low, iterations = solve(Q, q, c, *self._rows(local, zero), jnp.asarray(tolerance, zero.dtype))
