@@ -27,7 +27,7 @@ from .machine import describe, peak_mebibytes  # noqa: E402
 SLOTS = 24
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CENTRAL_SIZES = (1_000, 10_000, 100_000)
-LIMIT = 300.0  # seconds for a central solver
+LIMIT = 120.0  # seconds for a central solver
 TOLERANCE = 1e-6
 CENTRAL = ("clarabel", "osqp", "highs")
 

@@ -1,6 +1,5 @@
 """What every exported algorithm must keep, whatever it computes. A new export is held to it without a word here."""
 
-import contextlib
 import copy
 import dataclasses
 import inspect
@@ -15,36 +14,18 @@ import pytest
 import exports
 import thalweg as tw
 from exports import NAMES, N
+from programs import no_compilation, once
 
 ROUNDS = 12
 ORDER = np.array([3, 5, 0, 4, 1, 2])
-COMPILATIONS = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, seconds, **_: COMPILATIONS.append(event) if event.endswith("backend_compile_duration") else None
-)
 
 every_export = pytest.mark.parametrize("name", NAMES)
-
-
-@contextlib.contextmanager
-def no_compilation():
-    before = len(COMPILATIONS)
-    yield
-    assert len(COMPILATIONS) == before, f"{len(COMPILATIONS) - before} programs were compiled again"
 
 
 @pytest.fixture(scope="module")
 def ordinary():
     """name → (problem, result) of one run under loss, made when first asked for."""
-    runs = {}
-
-    def of(name):
-        if name not in runs:
-            problem = exports.problem(name, exports.data(name))
-            runs[name] = problem, run(name, problem)
-        return runs[name]
-
-    return of
+    return once(lambda name: (problem := exports.problem(name, exports.data(name)), run(name, problem)))
 
 
 def run(name, problem, algorithm=None, order=None, **options):

@@ -21,21 +21,18 @@ import exports
 import markets
 import thalweg as tw
 from markets import NAMES, N
+from programs import no_compilation, once, quick
 from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.observe import Outcome
 
 ROUNDS, EVERY, LOSS = 12, 5, 0.3
 ORDER = np.array([3, 5, 0, 7, 4, 6, 1, 2])
-COMPILATIONS = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, seconds, **_: COMPILATIONS.append(event) if event.endswith("backend_compile_duration") else None
-)
 every_export = pytest.mark.parametrize("name", NAMES)
 
 
-def a_few(*quick):
-    """All exports; those that are not `quick` under slow."""
-    return pytest.mark.parametrize("name", [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
+def a_few(*few):
+    """Of all exports these are quick enough for every run."""
+    return quick(NAMES, *few)
 
 
 most_exports = a_few("DualAscent", "ExchangeADMM", "ProximalBundle")
@@ -44,13 +41,6 @@ exact = lambda name: markets.kind(name).exact_under
 ACCURACY = {"linear": 1e-6, "sublinear": 2e-2, "finite": 1e-8}
 # Methods of "sublinear" claims that are far better on piecewise or smooth duals of few rows.
 QUICK = {"ProximalBundle": 1e-3}
-
-
-@contextlib.contextmanager
-def no_compilation():
-    before = len(COMPILATIONS)
-    yield
-    assert len(COMPILATIONS) == before, f"{len(COMPILATIONS) - before} programs were compiled again"
 
 
 def accuracy(name):
@@ -75,15 +65,7 @@ def run(name, problem, algorithm=None, **options):
 @pytest.fixture(scope="module")
 def ordinary():
     """name → (problem, result), made when first asked for."""
-    runs = {}
-
-    def of(name):
-        if name not in runs:
-            problem = markets.problem(markets.data())
-            runs[name] = problem, run(name, problem)
-        return runs[name]
-
-    return of
+    return once(lambda name: (problem := markets.problem(markets.data()), run(name, problem)))
 
 
 def numbers(result):

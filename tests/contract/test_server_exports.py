@@ -4,7 +4,6 @@ One program per export is compiled: a part of the clients in each round, minibat
 is tested with it; what needs other programs is tested of a few exports, and of all where slow tests are asked for.
 """
 
-import contextlib
 import copy
 import dataclasses
 import inspect
@@ -20,15 +19,12 @@ import pytest
 import exports
 import server_exports as servers
 import thalweg as tw
+from programs import no_compilation, once, quick
 from server_exports import COHORT, FULL, MINIBATCHES, NAMES, N
 from thalweg.observe import Outcome
 
 ROUNDS, EVERY, LOSS = 12, 5, 0.3
 ORDER = np.array([3, 5, 0, 7, 4, 6, 1, 2])
-COMPILATIONS = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, seconds, **_: COMPILATIONS.append(event) if event.endswith("backend_compile_duration") else None
-)
 
 # One class with other optimisers; `FedAdam` and `FedOpt` stand for them where time counts.
 SIBLINGS = {"FedAdagrad", "FedAvgM", "FedYogi"}
@@ -37,30 +33,15 @@ every_export = pytest.mark.parametrize(
 )
 
 
-def a_few(*quick, names=NAMES):
-    """All of `names`; those that are not `quick` under slow."""
-    return pytest.mark.parametrize("name", [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names])
-
-
-@contextlib.contextmanager
-def no_compilation():
-    before = len(COMPILATIONS)
-    yield
-    assert len(COMPILATIONS) == before, f"{len(COMPILATIONS) - before} programs were compiled again"
+def a_few(*few, names=NAMES):
+    """Of all exports these are quick enough for every run."""
+    return quick(names, *few)
 
 
 @pytest.fixture(scope="module")
 def ordinary():
     """name → (problem, result) of one run with a part of the clients and lost uplinks, made when first asked for."""
-    runs = {}
-
-    def of(name):
-        if name not in runs:
-            problem = servers.problem(servers.data())
-            runs[name] = problem, run(name, problem)
-        return runs[name]
-
-    return of
+    return once(lambda name: (problem := servers.problem(servers.data()), run(name, problem)))
 
 
 def ordinary_algorithm(name):

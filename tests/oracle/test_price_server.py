@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import markets
 import thalweg as tw
 from markets import solve
-from thalweg.engine.trade import facts_of
+from thalweg.engine.facts import of_market
 from thalweg.observe import Outcome
 
 # Minutes of CPU together: the contract tests of prices are the quick ones.
@@ -79,7 +79,7 @@ def test_the_step_bound_of_dual_ascent_is_sharp_and_its_best_factor_is_known():
     M, optimum = response(parts)
     low, high = np.linalg.eigvalsh(M)
     problem = markets.problem(parts, b, ("=", "="), strong_convexity=None, smoothness=None)
-    assert tw.DualAscent().step_bound(facts_of(problem)) == pytest.approx(2 / high, rel=1e-9)
+    assert tw.DualAscent().step_bound(of_market(problem)) == pytest.approx(2 / high, rel=1e-9)
     distance = lambda step, rounds: np.linalg.norm(prices(problem, tw.DualAscent(step_size=step), rounds) - optimum(b), axis=1)
     stable, unstable = distance(1.98 / high, 600), distance(2.02 / high, 600)
     assert stable[-1] < 1e-3 * stable[0]

@@ -310,7 +310,7 @@ def test_new_methods_solve_inequalities_over_boxes(method, sense):
 @pytest.mark.parametrize("method", [tw.ExtragradientDual, tw.OptimisticDual, tw.PredictionCorrection])
 def test_step_bounds_divide_what_converges_from_what_does_not(method):
     problem = market(signal=None, data_signal=None)
-    bound = method().step_bound(tw.engine.trade.facts_of(problem))
+    bound = method().step_bound(tw.engine.facts.of_market(problem))
     inside = tw.solve(problem, method(step_size=0.97 * bound), rounds=600)
     with pytest.warns(RuntimeWarning, match="stability is proved below"):
         outside = tw.solve(problem, method(step_size=1.03 * bound), rounds=600)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from thalweg.algorithm.trees import norm
+from thalweg._trees import norm
 from thalweg.message.combine import Combine
 
 State = TypeVar("State")

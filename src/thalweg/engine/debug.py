@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._trees import square
 from thalweg.algorithm.base import Info
 from thalweg.algorithm.server.base import ClientInfo
 from thalweg.message.payload import pack
 from thalweg.problem.coupling import Coupling
 
 from . import loop
-from .executor import Vectorised, square, weighted
+from .executor import Vectorised, weighted
 from .fence import isolate
 
 # What is done for the history alone: no role of the algorithm, and the driver looks at its results.

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
+from thalweg._trees import square
+
 from .blocks import vectorised
 from .fence import bits, isolate
 from .outer import written_out
@@ -136,8 +138,3 @@ def weighted(weights: Array, tree: Any) -> Any:
         return jnp.sum(jnp.where(each == 0, 0, each * leaf), axis=0)
 
     return jax.tree.map(total, tree)
-
-
-def square(tree: Any) -> Array:
-    """‖tree‖²."""
-    return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))

@@ -6,7 +6,7 @@ import numpy as np
 
 from thalweg.algorithm.base import Facts, PeerAlgorithm
 from thalweg.network import Network
-from thalweg.problem import Problem
+from thalweg.problem import Coupled, Problem
 
 
 def gather_facts(problem: Problem, algorithm: PeerAlgorithm, network: Network) -> Facts:
@@ -63,3 +63,16 @@ def of_network(network: Network) -> dict[str, Any]:
 def _examples(problem: Problem) -> int:
     counts = getattr(problem, "counts", None)
     return 1 if counts is None else int(np.max(counts))
+
+
+def of_market(problem: Coupled) -> Facts:
+    """What a price method may know of the problem."""
+    found = problem.pricing
+    return Facts(
+        smoothness=float(found.smoothness.max()),
+        strong_convexity=float(found.strong_convexity.min()),
+        local_smoothness=found.smoothness,
+        n=problem.n,
+        source=found.source,
+        pricing=found,
+    )

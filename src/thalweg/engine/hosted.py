@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .executor import Vectorised, square, weighted
+from thalweg._trees import square
+
+from .executor import Vectorised, weighted
 from .fence import isolate
 from .loop import Rules
 from .server import Clients, Run, Server

@@ -1,62 +1,38 @@
 """From the records of a coupled problem's run to the columns of a history."""
 
+import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
-from .loop import Records
-from .tabulate import Columns, Sent, Traffic, host, of_round
+from .moving import Goal
+from .tabulate import Columns, of_round
 
 # Prices of more rows than this have no columns of their own.
 PRICE_COLUMNS = 32
 
 
-class MarketTabulator:
-    """Turns buffers of records into columns; counts messages and bytes.
+@dataclasses.dataclass(frozen=True)
+class MarketColumns:
+    """The columns of a run with a price-setter.
 
-    Args:
+    Attributes:
         sizes: payload of one agent's messages in a round, "up" and "down".
         row_names: of the coupling's rows.
-        optimum: cost of the reference, `[K + 1]` where it moves, or None.
+        goal: what the run is measured against.
         has_target: whether "error" was measured against a reference.
         keep_agents: keep a row per agent.
-        prices: `[K + 1, m]` of a reference that moves, or None.
     """
 
-    def __init__(
-        self,
-        sizes: dict[str, int],
-        row_names: tuple[str, ...],
-        optimum: Any,
-        has_target: bool,
-        keep_agents: bool,
-        prices: Any = None,
-    ):
-        self.prices = prices
-        self.sizes, self.row_names = sizes, row_names
-        self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
-        self._traffic = Traffic(keep_agents)
+    sizes: dict[str, int]
+    row_names: tuple[str, ...]
+    goal: Goal
+    has_target: bool
+    keep_agents: bool
 
-    def resume(self, counters: Any, local: Any) -> None:
-        """Go on counting from `counters` (None: from nothing), at the device's 32-bit counters."""
-        self._traffic.resume(counters, local)
-
-    @property
-    def counters(self) -> dict[str, list[int]]:
-        """What `resume` wants."""
-        return self._traffic.counters
-
-    @property
-    def traffic(self) -> tuple[np.ndarray, np.ndarray]:
-        """Messages (sent, received) so far, `[n]`, or `[1]` for all agents together."""
-        return self._traffic.now
-
-    def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
-        """(scalars `[count]`, per agent `[count, n]`)."""
-        rows = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
-        snapshot, vitals = rows.snapshot, rows.vitals
-        sent, received = self._traffic.count(rows, count)
+    def __call__(self, rows: Any, messages: dict[str, np.ndarray]) -> tuple[Columns, Columns]:
+        """See `Tabulator`."""
+        sent, received, snapshot, vitals = messages["sent"], messages["received"], rows.snapshot, rows.vitals
         scalars = {
             "round": rows.round.astype(np.int64),
             "clock": rows.clock.astype(float),
@@ -69,62 +45,37 @@ class MarketTabulator:
         }
         scalars |= dict(vitals.scalars.items())
         scalars |= price_columns(snapshot, self.row_names)
-        scalars |= target_columns(snapshot, scalars["round"], self.optimum, self.has_target, self.prices)
+        scalars |= target_columns(snapshot, scalars["round"], self.goal, self.has_target)
         agents = {}
         if self.keep_agents:
             agents = {"loss": snapshot.loss, "bytes": sent * self.sizes["up"]}
         return scalars, agents
 
 
-class PeerMarketTabulator:
-    """The same of peers, who keep a copy of the price each.
+@dataclasses.dataclass(frozen=True)
+class PeerMarketColumns:
+    """The same of peers, who keep a copy of the price each; `message_bytes` is the payload of one message."""
 
-    Args:
-        message_bytes: payload of one message. Else as `MarketTabulator`.
-    """
+    message_bytes: int
+    row_names: tuple[str, ...]
+    goal: Goal
+    has_target: bool
+    keep_agents: bool
 
-    def __init__(
-        self,
-        message_bytes: int,
-        row_names: tuple[str, ...],
-        optimum: Any,
-        has_target: bool,
-        keep_agents: bool,
-        prices: Any = None,
-    ):
-        self.message_bytes, self.row_names, self.prices = message_bytes, row_names, prices
-        self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
-        self._sent = Sent()
-
-    def resume(self, messages: Any, local: Any) -> None:
-        """Go on counting from `messages` sent so far, at the device's 32-bit counter."""
-        self._sent.resume(messages, local)
-
-    @property
-    def counters(self) -> list[int]:
-        """What `resume` wants."""
-        return self.messages.tolist()
-
-    @property
-    def messages(self) -> np.ndarray:
-        """`[n]` messages sent so far, int64."""
-        return self._sent.messages
-
-    def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
-        """(scalars `[count]`, per agent `[count, n]`)."""
-        rows = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
-        snapshot, messages = rows.snapshot, self._sent.count(rows.sent)
+    def __call__(self, rows: Any, messages: dict[str, np.ndarray]) -> tuple[Columns, Columns]:
+        """See `Tabulator`."""
+        snapshot, sent = rows.snapshot, messages["sent"]
         scalars = {
             "round": rows.round.astype(np.int64),
             **market_columns(snapshot),
-            "messages": messages.sum(1),
-            "bytes": messages.sum(1) * self.message_bytes,
+            "messages": sent.sum(1),
+            "bytes": sent.sum(1) * self.message_bytes,
         }
         scalars |= price_columns(snapshot, self.row_names)
-        scalars |= target_columns(snapshot, scalars["round"], self.optimum, self.has_target, self.prices)
+        scalars |= target_columns(snapshot, scalars["round"], self.goal, self.has_target)
         agents = {name: np.asarray(column) for name, column in rows.report.items()}
         if self.keep_agents:
-            agents |= {"loss": snapshot.loss, "disagreement": snapshot.disagreement, "bytes": messages * self.message_bytes}
+            agents |= {"loss": snapshot.loss, "disagreement": snapshot.disagreement, "bytes": sent * self.message_bytes}
         return scalars, agents
 
 
@@ -148,11 +99,11 @@ def price_columns(snapshot: Any, row_names: tuple[str, ...]) -> Columns:
     return {f"price of {name}": snapshot.price[:, j] for j, name in enumerate(row_names)}
 
 
-def target_columns(snapshot: Any, rounds: np.ndarray, optimum: Any, has_target: bool, prices: Any) -> Columns:
+def target_columns(snapshot: Any, rounds: np.ndarray, goal: Goal, has_target: bool) -> Columns:
     """Gap and distances to a reference, where there is one."""
-    found = {} if optimum is None else {"gap": snapshot.objective - of_round(optimum, rounds)}
+    found = {} if goal.optimum is None else {"gap": snapshot.objective - of_round(goal.optimum, rounds)}
     if has_target:
         found["error"] = snapshot.error
-    if prices is not None:
-        found["price_error"] = np.linalg.norm(snapshot.price - of_round(prices, rounds), axis=1)
+    if goal.price is not None:
+        found["price_error"] = np.linalg.norm(snapshot.price - of_round(goal.price, rounds), axis=1)
     return found

@@ -16,15 +16,14 @@ from thalweg.problem.certificate import certify, infeasible
 
 from . import refusals, setup
 from .driver import Run
-from .facts import gather_facts, of_network
+from .facts import gather_facts, of_market, of_network
 from .market import PeerMarketGauge
-from .market_tabulate import PeerMarketTabulator
+from .market_tabulate import PeerMarketColumns
 from .metrics import AgreementGauge, PeerGauge
 from .moving import Goal
 from .refusals_market import check_coupled
 from .stop import Stop
-from .tabulate import Tabulator
-from .trade import facts_of
+from .tabulate import PeerColumns
 
 
 class Kind(abc.ABC):
@@ -42,8 +41,8 @@ class Kind(abc.ABC):
         """Refuse a stop rule that asks what there is not."""
 
     @abc.abstractmethod
-    def tabulator(self, message_bytes: int, goal: Goal, has_target: bool, keep_agents: bool) -> Any:
-        """Makes columns of records."""
+    def columns(self, message_bytes: int, goal: Goal, has_target: bool, keep_agents: bool) -> Any:
+        """What makes columns of records, as `Tabulator` wants it."""
 
     @abc.abstractmethod
     def answer(self, run: Run, algorithm: PeerAlgorithm, outcome: Outcome) -> dict[str, Any]:
@@ -64,8 +63,8 @@ class OneAnswer(Kind):
     def check_stop(self, stop):
         pass
 
-    def tabulator(self, message_bytes, goal, has_target, keep_agents):
-        return Tabulator(self.problem.n * self.problem.weights, message_bytes, goal.optimum, has_target, keep_agents)
+    def columns(self, message_bytes, goal, has_target, keep_agents):
+        return PeerColumns(self.problem.n * self.problem.weights, message_bytes, goal.optimum, has_target, keep_agents)
 
     def answer(self, run, algorithm, outcome):
         unravel = setup.unraveller(self.problem)
@@ -81,7 +80,7 @@ class PlansAndPrice(Kind):
     gauge: PeerGauge = dataclasses.field(default_factory=PeerMarketGauge)
 
     def facts(self, algorithm, network):
-        return dataclasses.replace(facts_of(self.problem), **of_network(network))
+        return dataclasses.replace(of_market(self.problem), **of_network(network))
 
     def check_stop(self, stop):
         if stop is not None and stop.distributed:
@@ -90,8 +89,8 @@ class PlansAndPrice(Kind):
                 "Stop() and a number of rounds"
             )
 
-    def tabulator(self, message_bytes, goal, has_target, keep_agents):
-        return PeerMarketTabulator(message_bytes, self.problem.row_names, goal.optimum, has_target, keep_agents, goal.price)
+    def columns(self, message_bytes, goal, has_target, keep_agents):
+        return PeerMarketColumns(message_bytes, self.problem.row_names, goal, has_target, keep_agents)
 
     def answer(self, run, algorithm, outcome):
         rows = run.engine.estimates(run.experiment, run.local, run.shared)

@@ -25,6 +25,11 @@ class Local(eqx.Module):
     previous: Float[Array, "n d"]
     flags: Flags | tuple[()]
 
+    @property
+    def sent(self) -> UInt32[Array, " n"]:
+        """Messages so far."""
+        return self.agents.sent
+
 
 class Row(eqx.Module):
     """One record: round, snapshot, messages sent so far, reported infos."""

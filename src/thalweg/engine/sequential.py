@@ -19,7 +19,8 @@ from .fence import isolate
 APART = ("work", "encode", "measure")
 # Rows added up in one call: a call for each would write the sum as often, one for all has an argument for every client.
 CHUNK = 10
-# XLA's new library of kernels for the CPU, without its convolutions: at three by three they take twice the time of Eigen's.
+# XLA's new library of kernels for the CPU, without its convolutions, which are slower than Eigen's where kernels are small
+# (`python -m benchmarks.federated --only cnn`).
 KERNELS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 

@@ -1,18 +1,18 @@
 """From the records of a server's run to the columns of a history."""
 
+import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
-from .loop import Records
-from .tabulate import Columns, Traffic, host, of_round
+from .tabulate import Columns, of_round
 
 
-class ServerTabulator:
-    """Turns buffers of records into columns; counts messages and bytes.
+@dataclasses.dataclass(frozen=True)
+class ServerColumns:
+    """The columns of a server's run.
 
-    Args:
+    Attributes:
         sizes: payload of one client's messages in a round, "up" and "down".
         weights: `[n]` w_i.
         optimum: objective of the reference, `[K + 1]` where it moves, or None.
@@ -20,30 +20,15 @@ class ServerTabulator:
         keep_agents: keep a row per client.
     """
 
-    def __init__(self, sizes: dict[str, int], weights, optimum: Any, has_target: bool, keep_agents: bool):
-        self.sizes, self.weights = sizes, np.asarray(weights)
-        self.optimum, self.has_target, self.keep_agents = optimum, has_target, keep_agents
-        self._traffic = Traffic(keep_agents)
+    sizes: dict[str, int]
+    weights: np.ndarray
+    optimum: Any
+    has_target: bool
+    keep_agents: bool
 
-    def resume(self, counters: Any, local: Any) -> None:
-        """Go on counting from `counters` (None: from nothing), at the device's 32-bit counters."""
-        self._traffic.resume(counters, local)
-
-    @property
-    def counters(self) -> dict[str, list[int]]:
-        """What `resume` wants."""
-        return self._traffic.counters
-
-    @property
-    def traffic(self) -> tuple[np.ndarray, np.ndarray]:
-        """Messages (sent, received) so far, `[n]`, or `[1]` for all clients together."""
-        return self._traffic.now
-
-    def __call__(self, records: Records, count: int) -> tuple[Columns, Columns]:
-        """(scalars `[count]`, per client `[count, n]`)."""
-        rows = jax.tree.map(lambda leaf: host(leaf)[:count], records.rows)
-        snapshot, vitals = rows.snapshot, rows.vitals
-        sent, received = self._traffic.count(rows, count)
+    def __call__(self, rows: Any, messages: dict[str, np.ndarray]) -> tuple[Columns, Columns]:
+        """See `Tabulator`."""
+        sent, received, snapshot, vitals = messages["sent"], messages["received"], rows.snapshot, rows.vitals
         scalars = {
             "round": rows.round.astype(np.int64),
             "clock": rows.clock.astype(float),

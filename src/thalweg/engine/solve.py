@@ -27,6 +27,7 @@ from .debug import Debug
 from .driver import Run
 from .epoch import bring
 from .federate import federate
+from .led import Asked
 from .loop import Rules
 from .moving import goal_of
 from .peer_kinds import kind_of
@@ -34,6 +35,7 @@ from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .simulated import Sharded, Simulated
 from .stop import Stop
+from .tabulate import Messages, Tabulator
 from .tracking import checked_trackers
 from .trade import trade
 from .warm import WarmStart
@@ -116,23 +118,17 @@ def solve(
                 f"solve: {type(algorithm).__name__} has a server, got network=, link= or report=, which peers have; expected "
                 "solve(problem, algorithm, uplink=…, downlink=…, fleet=…, evaluate=…)"
             )
-        if isinstance(problem, Coupled):
-            if evaluate is not None:
-                raise TypeError(
-                    "solve: got evaluate=, which asks about one answer for all, with a Coupled problem; leave it out"
-                )
-            refusals.check_kind(problem, algorithm)
-            return trade(
-                problem, algorithm, rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink,
-                fleet=fleet, engine=engine, deterministic=deterministic, reference=reference, ids=ids, start=start,
-                checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
-            )  # fmt: skip
         refusals.check_kind(problem, algorithm)
-        return federate(
-            problem, algorithm, rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, fleet=fleet,
-            evaluate=evaluate, engine=engine, deterministic=deterministic, reference=reference, ids=ids, start=start,
-            checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
+        asked = Asked(
+            rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, fleet=fleet, engine=engine,
+            deterministic=deterministic, reference=reference, ids=ids, start=start, checkpoint=checkpoint, resume=resume,
+            progress=progress, trackers=trackers, keep_agents=keep_agents,
         )  # fmt: skip
+        if not isinstance(problem, Coupled):
+            return federate(problem, algorithm, asked, evaluate)
+        if evaluate is not None:
+            raise TypeError("solve: got evaluate=, which asks about one answer for all, with a Coupled problem; leave it out")
+        return trade(problem, algorithm, asked)
     if uplink is not None or downlink is not None or fleet is not None or evaluate is not None:
         raise TypeError(
             "solve: got uplink=, downlink=, fleet= or evaluate=, which algorithms with a server have; peers have link= and "
@@ -190,8 +186,8 @@ def solve(
     specs = message_specs(experiment, local.agents.state)
     wires = wire_specs(experiment, specs)
     message_bytes = sum(map(payload_bytes, wires.values()))
-    tabulate = kind.tabulator(message_bytes, goal, reference is not None, keep)
-    tabulate.resume(np.zeros(problem.n), local)
+    tabulate = Tabulator(Messages("sent"), kind.columns(message_bytes, goal, reference is not None, keep))
+    tabulate.resume(None, local)
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
     config = _config(asked, algorithm, network, engine, seed, stop, rounds, facts)
@@ -204,7 +200,7 @@ def solve(
         rounds=run.round,
         history=run.history,
         ledger=Ledger(
-            messages=tabulate.messages,
+            messages=tabulate.messages["sent"],
             message_bytes=message_bytes,
             header_bytes=HEADER_BYTES * len(wires),
             report_bytes=_report_bytes(run.history, report),

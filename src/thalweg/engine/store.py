@@ -7,6 +7,7 @@ Axes: `n` clients, `c` clients of a round.
 """
 
 import json
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -89,4 +90,7 @@ class Store:
         if 0 in shape:
             return np.zeros(shape, dtype)
         path = self.folder / name
-        return np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=shape)
+        array = np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=shape)
+        if hasattr(mmap, "MADV_RANDOM"):  # clients are drawn at random: what lies beside a record is not worth reading
+            array._mmap.madvise(mmap.MADV_RANDOM)
+        return array

@@ -1,5 +1,6 @@
 """What every `[problem]` table has in common, and what becomes of it."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +28,11 @@ class Stated:
     score: Callable[[Result], tuple[ReportTable, ...]]
 
 
-class ProblemTable(Table):
+class ProblemTable(Table, abc.ABC):
     """What all kinds have in common."""
 
     kind: str = Field(description="the kind of problem")
 
+    @abc.abstractmethod
     def build(self, base: Path, dtype: Any) -> Stated:
         """The problem, with relative paths read from `base` and arrays of `dtype`."""
-        raise NotImplementedError

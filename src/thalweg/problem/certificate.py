@@ -13,12 +13,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
+from thalweg._trees import minus, norm
 from thalweg.problem.coupled import Coupled
 from thalweg.problem.coupling import heard
 from thalweg.problem.grouped import GroupedSet
 from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.pricing import reach
-from thalweg.problem.respond import minus, norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

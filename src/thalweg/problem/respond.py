@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from thalweg._extras import require
+from thalweg._trees import dot, minus, norm, square
 from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.regularizer import Box, Regularizer, Simplex, Zero
 
@@ -42,7 +43,7 @@ class Question(eqx.Module):
             if self.penalty is not None:
                 total = total + 0.5 * jnp.sum(self.penalty * (local.quantity(x) - self.target) ** 2)
             if self.pull is not None:
-                total = total + 0.5 * self.pull * _square(minus(x, self.anchor))
+                total = total + 0.5 * self.pull * square(minus(x, self.anchor))
             return total
 
         return value
@@ -126,9 +127,9 @@ class Descent(Solver):
             gradient = jax.grad(question.smooth(local))(x)
             slack = sum(map(least, *map(jax.tree.leaves, (x, gradient, low, high))))
         else:
-            slack = jnp.where(_square(s) == 0, 0.0, -jnp.inf)
+            slack = jnp.where(square(s) == 0, 0.0, -jnp.inf)
         mu = jnp.asarray(self.strong_convexity, value.dtype)
-        slack = jnp.maximum(slack, jnp.where(mu > 0, -_square(s) / (2 * jnp.where(mu > 0, mu, 1)), -jnp.inf))
+        slack = jnp.maximum(slack, jnp.where(mu > 0, -square(s) / (2 * jnp.where(mu > 0, mu, 1)), -jnp.inf))
         return value + slack.astype(value.dtype), x
 
     def _descend(self, local, question, start, tolerance):
@@ -152,7 +153,7 @@ class Descent(Solver):
             def attempt(L):
                 x = r.prox(jax.tree.map(lambda v, g: v - g / L.astype(v.dtype), y, gradient), 1 / L)
                 d = minus(x, y)
-                model = value + _dot(gradient, d) + 0.5 * L * _square(d)
+                model = value + dot(gradient, d) + 0.5 * L * square(d)
                 slack = 10 * jnp.finfo(dtype).eps * jnp.abs(value)
                 return x, smooth(x) <= model + slack
 
@@ -170,7 +171,7 @@ class Descent(Solver):
             x, gradient, L = step(c["y"], c["L"])
             away = minus(c["y"], x)
             s = jax.tree.map(lambda d, g, h: L.astype(d.dtype) * d - g + h, away, gradient, jax.grad(smooth)(x))
-            again = _dot(away, minus(x, c["x"])) > 0
+            again = dot(away, minus(x, c["x"])) > 0
             t = jnp.where(again, 1.0, c["t"])
             following = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
             ahead = jnp.where(again, 0, (t - 1) / following)
@@ -248,21 +249,3 @@ class InteriorPoint(Solver):
             there = h < 1e29
             return jnp.where(there[:, None], G, 0), jnp.where(there, h, 1), *none
         return (*none, *none)
-
-
-def minus(a: PyTree, b: PyTree) -> PyTree:
-    """a − b."""
-    return jax.tree.map(jnp.subtract, a, b)
-
-
-def norm(a: PyTree) -> Array:
-    """√(Σ |a|²) over all leaves."""
-    return jnp.sqrt(_square(a))
-
-
-def _square(a: PyTree) -> Array:
-    return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(a))
-
-
-def _dot(a: PyTree, b: PyTree) -> Array:
-    return sum(jnp.sum(u * v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

@@ -8,8 +8,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int
 
+from thalweg._trees import minus, norm
 from thalweg.algorithm.base import Facts
-from thalweg.algorithm.trees import minus, norm
 
 Correction = Callable[[Any, Any], Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from thalweg.algorithm.trees import minus, norm
+from thalweg._trees import minus, norm
 
 from .base import Correction, LocalRun, repeat
 

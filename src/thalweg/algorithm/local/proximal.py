@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from thalweg.algorithm.trees import norm
+from thalweg._trees import norm
 
 from .base import LocalRun, LocalSolver
 

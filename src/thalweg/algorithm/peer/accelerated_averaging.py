@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import equinox as eqx
 import numpy as np
 
+from thalweg._trees import axpy, minus
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, fill
-from thalweg.algorithm.trees import axpy, minus
 from thalweg.message.combine import Combine, Mix
 
 

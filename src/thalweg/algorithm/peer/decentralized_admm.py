@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._trees import times
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.penalty import best_penalty
 from thalweg.algorithm.step import Real, fill
-from thalweg.algorithm.trees import times
 from thalweg.message.combine import Combine, Sum
 
 

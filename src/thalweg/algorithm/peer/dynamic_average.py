@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import equinox as eqx
 import numpy as np
 
+from thalweg._trees import minus, plus
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
-from thalweg.algorithm.trees import minus, plus
 from thalweg.message.combine import Combine, Mix
 
 

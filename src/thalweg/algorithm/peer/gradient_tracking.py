@@ -5,9 +5,9 @@ from typing import Any, ClassVar, Literal
 import equinox as eqx
 import numpy as np
 
+from thalweg._trees import axpy, minus, plus
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, StepSize, fill
-from thalweg.algorithm.trees import axpy, minus, plus
 from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from thalweg._trees import axpy, minus, plus
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, fill
-from thalweg.algorithm.trees import axpy, minus, plus
 from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._trees import axpy, minus, plus, times
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, fill
-from thalweg.algorithm.trees import axpy, minus, plus, times
 from thalweg.message.combine import Combine, Mix
 
 

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from thalweg._trees import minus
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import StepSize, fill
-from thalweg.algorithm.trees import minus
 from thalweg.algorithm.tuning import tuned_step
 from thalweg.message.combine import Combine, Mix
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from thalweg._trees import axpy, minus, plus
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.step import Real, fill
-from thalweg.algorithm.trees import axpy, minus, plus
 from thalweg.message.combine import Combine, Push
 
 from .push_pull import guided_step, tracking_modes

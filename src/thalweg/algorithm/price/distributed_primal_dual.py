@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from thalweg._trees import axpy
 from thalweg.algorithm.base import Claims, Context, Facts, Info
 from thalweg.algorithm.step import PerAgent, Real
-from thalweg.algorithm.trees import axpy
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm
@@ -48,8 +48,8 @@ class DistributedPrimalDual(PricePeerAlgorithm[PrimalDual]):
     Args:
         step_size: τ, a number, one per agent (`tw.PerAgent`). Default: the bound for θ = ½, with the agent's own L_i.
         price_step: σ, a number or `[m]`. Default: a sixth of n/M_jj, the harmonic mean of the costs' curvature along row j, or
-            of 1 where a cost is not strongly convex: measured, within 2 of the best on rings, paths and random networks.
-        mixing: κ. Default: the bound for θ = ½.
+            of 1 where a cost is not strongly convex.
+        mixing: κ. Default: the bound for θ = ½, for a network that does not change; with pairwise gossip take a tenth of it.
 
     Laurent Condat, *A primal-dual splitting method for convex optimization involving Lipschitzian, proximable and linear
     composite terms*, Journal of Optimization Theory and Applications 158, 2013; Bằng Công Vũ, *A splitting algorithm for dual

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
+from thalweg._trees import minus, plus
 from thalweg.algorithm.base import Claims, Context, Facts, Info
 from thalweg.algorithm.step import fill
-from thalweg.algorithm.trees import minus, plus
 from thalweg.message.combine import Combine, Mix
 
 from .base import PricePeerAlgorithm

@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from thalweg._trees import minus, norm
 from thalweg.algorithm.server.base import ClientInfo
-from thalweg.algorithm.trees import minus, norm
 
 
 class Plan(eqx.Module):

@@ -40,11 +40,11 @@ class TrackingADMM(PricePeerAlgorithm[TrackedPlan]):
 
     Args:
         penalty: ρ, a number or `[m]`. Default: (1 − σ) n/M_jj, n/M_jj the harmonic mean of the costs' curvature along row j (rows
-            need no other scaling then), or 1 where a cost is not strongly convex. Prices that spread slowly must move slowly:
-            the factor 1 − σ was measured to be within 2 of the best on rings, paths, random and complete networks.
+            need no other scaling then), or 1 where a cost is not strongly convex. Prices that spread slowly must move slowly,
+            hence 1 − σ.
 
     The proof is for a network that does not change. Under symmetric loss and with sleeping agents the mean of d stays what it
-    is, and the fixed points are the same: measured, it converges there too.
+    is, and the fixed points are the same; it converges there in all tests.
 
     Alessandro Falsone, Ivano Notarnicola, Giuseppe Notarstefano, Maria Prandini, *Tracking-ADMM for distributed
     constraint-coupled optimization*, Automatica 117, 2020.

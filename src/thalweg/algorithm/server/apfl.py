@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from thalweg._trees import minus, norm
 from thalweg.algorithm.base import Claims
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.local.views import View
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import minus, norm
 from thalweg.cohort import Cohort
 
 from .base import ClientContext, ClientInfo

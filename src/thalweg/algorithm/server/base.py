@@ -12,9 +12,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from thalweg._trees import norm
 from thalweg.algorithm.base import Claims, Facts, Message
 from thalweg.algorithm.local import LocalRun
-from thalweg.algorithm.trees import norm
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine
 

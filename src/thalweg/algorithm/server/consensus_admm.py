@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from thalweg._trees import axpy, dot, minus, norm, plus, times
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSolver, minimise
 from thalweg.algorithm.penalty import geometric_penalty
 from thalweg.algorithm.step import Real, Whole, fill
-from thalweg.algorithm.trees import axpy, minus, norm, plus, times
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Sum
 
@@ -119,7 +119,7 @@ class ConsensusADMM(ServerAlgorithm[Any]):
         dual = penalty * norm(moved).astype(penalty.dtype)
         # ‖x_i − z⁺‖² = ‖x_i − z‖² − 2⟨x_i − z, z⁺ − z⟩ + ‖z⁺ − z‖², averaged over those that arrived.
         share = 1 / jnp.where(weight > 0, weight, 1)
-        ahead = _dot(aggregate["q"], moved).astype(penalty.dtype) / self.relaxation
+        ahead = dot(aggregate["q"], moved).astype(penalty.dtype) / self.relaxation
         square = share * (aggregate["square"] - 2 * ahead) + (dual / penalty) ** 2
         primal = jnp.where(weight > 0, jnp.sqrt(jnp.maximum(square, 0)), 0)
         offset = server.offset
@@ -135,7 +135,3 @@ class ConsensusADMM(ServerAlgorithm[Any]):
 
     def estimate(self, server: ConsensusServer, client) -> Any:
         return server.z
-
-
-def _dot(a: Any, b: Any) -> Array:
-    return sum(jnp.sum(u * v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from thalweg._trees import axpy, minus, times
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import PerAgent, Real
-from thalweg.algorithm.trees import axpy, minus, times
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Clients, Combine, Mean, PerClient
 

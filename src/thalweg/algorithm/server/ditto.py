@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from thalweg._trees import minus
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import minus
 from thalweg.cohort import Cohort
 
 from .base import ClientContext, ClientInfo

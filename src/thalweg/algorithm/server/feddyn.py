@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 
+from thalweg._trees import axpy, minus, times
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSolver, minimise
 from thalweg.algorithm.penalty import geometric_penalty
 from thalweg.algorithm.step import Real, fill
-from thalweg.algorithm.trees import axpy, minus, times
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Sum
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import equinox as eqx
 import optax
 
+from thalweg._trees import axpy, minus, times
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import axpy, minus, times
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Mean
 

@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar
 
+from thalweg._trees import axpy, minus
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver, minimise
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import axpy, minus
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Mean
 

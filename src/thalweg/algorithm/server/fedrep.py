@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 
+from thalweg._trees import minus
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.leaves import filter_of
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.local.views import OfLeaves
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import minus
 from thalweg.cohort import Cohort
 
 from .base import ClientContext, ClientInfo

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from thalweg._trees import minus
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import minus
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Mean
 

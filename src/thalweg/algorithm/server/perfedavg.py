@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from thalweg._trees import minus
 from thalweg.algorithm.base import Claims
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.local.views import View
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import minus
 from thalweg.cohort import Cohort
 
 from .base import ClientContext, ClientInfo

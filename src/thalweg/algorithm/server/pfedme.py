@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from thalweg._trees import minus, norm
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSolver
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import minus, norm
 from thalweg.cohort import Cohort
 
 from .base import ClientContext, ClientInfo

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from thalweg._trees import minus, plus, times
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import minus, plus, times
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Mean
 

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from thalweg._trees import axpy, minus, plus, times
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.local import LocalSGD, LocalSolver
 from thalweg.algorithm.step import Real
-from thalweg.algorithm.trees import axpy, minus, plus, times
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, Mean, Sum
 

@@ -26,6 +26,16 @@ def axpy(scalar: Any, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda u, v: jnp.asarray(scalar, u.dtype) * u + v, a, b)
 
 
+def dot(a: Any, b: Any) -> jax.Array:
+    """⟨a, b⟩ over all leaves."""
+    return sum(jnp.sum(u * v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def square(a: Any) -> jax.Array:
+    """Σ |a|² over all leaves."""
+    return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(a))
+
+
 def norm(a: Any) -> jax.Array:
     """√(Σ |a|²) over all leaves."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(a)))
+    return jnp.sqrt(square(a))
