@@ -118,7 +118,7 @@ class OneByOne:
     def pieces(self, problem: Any, members) -> Any:
         return self.take(problem.pieces, members)
 
-    def put(self, tree: Any, members, rows: Any, keep) -> Any:
+    def put(self, tree: Any, members, rows: Any, keep, whole: bool = False) -> Any:
         kept = np.flatnonzero(keep)
         return jax.tree.map(lambda leaf, new: leaf.at[members[kept]].set(new[kept]), tree, rows)
 

@@ -95,8 +95,15 @@ class Vectorised(eqx.Module):
         """What this device's share of `members` hold."""
         return self.take(problem.pieces, members)
 
-    def put(self, tree: Any, members: Array, rows: Any, keep: Array) -> Any:
-        """`tree [n, ...]` with this device's share of `rows` stored at those `members` that are to `keep` them."""
+    def put(self, tree: Any, members: Array, rows: Any, keep: Array, whole: bool = False) -> Any:
+        """`tree [n, ...]` with this device's share of `rows` stored at those `members` that are to `keep` them.
+
+        `whole`: members are all agents as they stand.
+        """
+        if whole:
+            keep = self.share(keep)
+            pick = lambda old, new: jnp.where(keep.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
+            return jax.tree.map(pick, tree, rows)
         rows = self.everyone(rows)
         size = jax.tree.leaves(tree)[0].shape[0] if jax.tree.leaves(tree) else 0
         here = 0 if self.axis is None else jax.lax.axis_index(self.axis) * size

@@ -48,7 +48,7 @@ class Shapes(Vectorised):
     def pieces(self, problem: Any, members: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.zeros((members.shape[0], *leaf.shape[1:]), leaf.dtype), self.like)
 
-    def put(self, tree: Any, members: Any, rows: Any, keep: Any) -> Any:
+    def put(self, tree: Any, members: Any, rows: Any, keep: Any, whole: bool = False) -> Any:
         return tree
 
 
@@ -106,7 +106,7 @@ class Hosted:
         pick = lambda old, new: np.where(seen.reshape(-1, *(1,) * (old.ndim - 1)), old, np.asarray(new))
         return jax.tree.map(lambda old, new: jnp.asarray(pick(old, new)), rows, fresh)
 
-    def put(self, tree: Any, members: Any, rows: Any, keep: Any) -> Any:
+    def put(self, tree: Any, members: Any, rows: Any, keep: Any, whole: bool = False) -> Any:
         if isinstance(tree, Stored):
             tree.store.put(self._round, members, rows, keep)
             return tree

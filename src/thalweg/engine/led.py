@@ -125,6 +125,7 @@ def lead(
         slots=cohort.slots(n),
         watched=watched,
         gauge=gauge,
+        in_order=bool(np.all(np.diff(ids) > 0)) and problem.pieces is not None,
     )
     if isinstance(engine, EventDriven):
         refusals.check_asynchronous(engine, algorithm, cohort, asked.fleet, n)

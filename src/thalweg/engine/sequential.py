@@ -70,7 +70,7 @@ class Sequential(OneByOne):
     def everyone(self, tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.stacked() if isinstance(leaf, Rows) else leaf, tree)
 
-    def put(self, tree: Any, members, rows: Any, keep) -> Any:
+    def put(self, tree: Any, members, rows: Any, keep, whole: bool = False) -> Any:
         return super().put(tree, members, self.everyone(rows), keep)
 
     def weighted(self, name: str, weights, tree: Any) -> Any:

@@ -107,7 +107,7 @@ class Server(Federation, Program):
 
     def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
         rows, central, vitals, drawn, contacted = server_round(executor, self, local.records, shared.central, shared.clock, k)
-        records = executor.put(local.records, drawn.members, rows, drawn.valid)
+        records = executor.put(local.records, drawn.members, rows, drawn.valid, self.whole)
         once = executor.share(jnp.ones(drawn.members.shape, jnp.uint32))
         count = lambda total: executor.put(total, drawn.members, executor.take(total, drawn.members) + once, contacted)
         clients = Clients(records, count(local.sent), count(local.received))

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.algorithm.server.base import ClientContext, ClientInfo, Counts, ServerAlgorithm, ServerContext
 from thalweg.algorithm.server.base import Shared as PublicPart
-from thalweg.cohort import Cohort, Draw, Registry
+from thalweg.cohort import Cohort, Draw, Everyone, Registry
 from thalweg.fleet import Fleet
 from thalweg.message.combine import Clients, Mean, PerClient, PerRow, Rows, Stack, Sum
 from thalweg.message.payload import payload_bytes
@@ -34,7 +34,7 @@ class Federation(eqx.Module):
 
     `problem` has unscaled clients (every local is f_i); `order` `[n]` are the clients' positions by id, which is how cohorts are
     drawn, and `ranks` its inverse; `watched` `[s]` are the clients that records measure, None for all; `slots` is the cohort's c,
-    a multiple of the number of devices; with `unroll` clients unroll their loops over local steps.
+    a multiple of the number of devices; with `unroll` clients unroll their loops over local steps; `in_order`: ids increase.
     """
 
     problem: Scattered
@@ -52,6 +52,12 @@ class Federation(eqx.Module):
     watched: Int[Array, " s"] | None
     slots: int = eqx.field(static=True)
     unroll: bool = eqx.field(static=True, default=False)
+    in_order: bool = eqx.field(static=True, default=False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the cohort is everybody, as they stand: then nothing needs to be gathered, or scattered back."""
+        return isinstance(self.cohort, Everyone) and self.in_order and self.slots == self.ids.shape[0]
 
     def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
         """(pieces, records, ids, weights summing to one) of the clients that records of the run measure."""
@@ -97,7 +103,9 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     """
     draw = draw_cohort(executor, e, central.cohort, k)
     ids, share = e.ids[draw.members], executor.share
-    pieces, old = executor.pieces(e.problem, draw.members), executor.take(records, draw.members)
+    pieces, old = e.problem.pieces, records
+    if not e.whole:
+        pieces, old = executor.pieces(e.problem, draw.members), executor.take(records, draw.members)
     state, uplink = old
     pace = Pace.of(e.fleet, e.registry, draw, ids, round_key(e.key, Stream.SCHEDULE, k), clock)
     server, downlink = central.state, dict(central.downlink)
