@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 
 import thalweg as tw  # noqa: E402
 
+from . import price_mpc  # noqa: E402
 from .machine import describe, peak_mebibytes  # noqa: E402
 
 SLOTS = 24
@@ -286,7 +287,7 @@ def _consensus(seed: int, spread: float) -> tuple[int, int]:
     return run(tw.ConsensusADMM(adaptive=True, relaxation=1.6)), min(swept)
 
 
-PARTS = {"clearing": clearing, "bids": bids, "penalty": penalty}
+PARTS = {"clearing": clearing, "bids": bids, "penalty": penalty, "control": price_mpc.main}
 
 
 def main() -> None:

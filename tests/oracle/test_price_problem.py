@@ -520,3 +520,33 @@ def test_mistakes_that_only_solve_can_see():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             make()
+
+
+def form(x, data):
+    return 0.5 * x @ data["H"] @ x + data["q"] @ x
+
+
+def all_of_it(x, data):
+    return x
+
+
+@pytest.mark.parametrize("method", [tw.DualAscent, tw.ExchangeADMM])
+def test_inexact_best_responses_clear_the_same_market_with_less_work(method):
+    """Beside one cvxpy solve; and an exact response takes tens of steps, not the most that are allowed."""
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(6, 4, 4))
+    H, q = roots @ roots.swapaxes(1, 2) / 4 + 0.3 * np.eye(4), rng.normal(size=(6, 4))
+    x = cp.Variable((6, 4))
+    cost = sum(0.5 * cp.quad_form(x[i], cp.psd_wrap(H[i])) + q[i] @ x[i] for i in range(6))
+    rows = [cp.sum(x, axis=0) == 1]
+    optimum = cp.Problem(cp.Minimize(cost), [*rows, x <= 1, x >= -1]).solve(solver="CLARABEL")
+    problem = tw.Coupled(
+        form, {"H": H, "q": q}, coupling=all_of_it, total=np.ones(4), x0=jnp.zeros(4), local=tw.box(-np.ones(4), np.ones(4))
+    )
+    stop = tw.Stop(progress=1e-6, agreement=1e-6, patience=1)
+    steps = {}
+    for tolerance in (None, 1.0):
+        result = tw.solve(problem, method(tolerance=tolerance), rounds=400, every=1, stop=stop)
+        assert result.converged and result.certificate.objective == pytest.approx(optimum, abs=1e-5)
+        steps[tolerance] = float(result.history["steps"].sum()) / result.rounds
+    assert steps[1.0] < 4 < steps[None] < 100

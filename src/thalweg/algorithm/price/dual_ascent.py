@@ -4,10 +4,11 @@ from typing import Any, ClassVar
 
 from thalweg.algorithm.base import Claims, Facts
 from thalweg.algorithm.server.base import ClientContext, ServerAlgorithm, ServerContext
+from thalweg.algorithm.step import Real
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows
 
-from .plan import Market, Plan, residuals, told
+from .plan import Market, Plan, accuracy, residuals, told
 from .steps import EachRow, check_rows, row_steps
 
 
@@ -31,6 +32,8 @@ class DualAscent(ServerAlgorithm[Plan]):
     Under partial participation a price goes on moving by answers to an older one. Let a single agent respond, and answer with
     probability p: between two answers the error is multiplied by 1 − θT, T geometric with mean 1/p and θ = αM, whose mean square
     is below 1 exactly for θ < 2p/(2 − p). The default is half of that; with a given step nothing is made smaller.
+        tolerance: of best responses without closed form: tolerance/(k + 1)² in round k, coarse at first and summable, so that the
+            limit is exact; None: the solver's own in every round.
 
     Leon Walras, *Éléments d'économie politique pure*, 1874; Kenneth Arrow, Leonid Hurwicz, Hirofumi Uzawa, *Studies in linear
     and non-linear programming*, 1958.
@@ -38,6 +41,7 @@ class DualAscent(ServerAlgorithm[Plan]):
 
     cohort: Cohort | int | None = None
     step_size: EachRow | None = None
+    tolerance: Real | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows()}
     needs: ClassVar[frozenset[str]] = frozenset({"strongly_convex"})
@@ -65,7 +69,7 @@ class DualAscent(ServerAlgorithm[Plan]):
         return {"price": PerRow(server.price)}
 
     def work(self, local, client: Plan, received, context: ClientContext):
-        answer = local.respond(received["price"], client.x)
+        answer = local.respond(received["price"], client.x, tolerance=accuracy(self.tolerance, context))
         change = answer.quantity - client.quantity
         return Plan(answer.x, answer.quantity), {"quantity": change}, told(local, client.x, answer)
 

@@ -12,7 +12,7 @@ from thalweg.algorithm.step import Real, Whole
 from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows, Sum
 
-from .plan import Plan, told
+from .plan import Plan, accuracy, told
 from .steps import EachRow, check_rows, row_penalties
 
 
@@ -58,6 +58,8 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
         balance: see there.
         every: rounds between two changes of ρ.
         adaptive_rounds: after so many rounds ρ stays as it is, without which convergence is not proved.
+        tolerance: of best responses without closed form: tolerance/(k + 1)² in round k, coarse at first and summable, so that the
+            limit is exact; None: the solver's own in every round.
 
     In the history: primal residual √(Σ_j N_j r̄_j²), dual residual √Σ_i ‖ρ(z_i − z_i')‖² with z_i = q_i − r̄, and the factor of ρ.
 
@@ -73,6 +75,7 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
     balance: Real = 2.0
     every: Whole = 3
     adaptive_rounds: Whole = 200
+    tolerance: Real | None = None
 
     combine: ClassVar[dict[str, Combine]] = {"quantity": Rows(), "square": Rows(), "curvature": Sum()}
     handles: ClassVar[frozenset[str]] = frozenset({"prices"})
@@ -105,7 +108,8 @@ class ExchangeADMM(ServerAlgorithm[Answered]):
     def work(self, local, client: Answered, received, context: ClientContext):
         target = client.quantity - received["left"]
         penalty = received["penalty"]
-        answer = local.respond(received["price"], client.x, penalty=penalty, target=target)
+        found = accuracy(self.tolerance, context)
+        answer = local.respond(received["price"], client.x, penalty=penalty, target=target, tolerance=found)
         quantity = self.relaxation * answer.quantity + (1 - self.relaxation) * target
         change = quantity - client.quantity
         multiplier = received["price"] + penalty * (answer.quantity - target)

@@ -44,3 +44,10 @@ def told(local: Any, before: Any, answer: Any) -> ClientInfo:
 def residuals(shared: Any, quantity: Float[Array, " m"]) -> dict[str, Array]:
     """Scalars for the history: how far the plans that were heard of are from the rows."""
     return {"primal_residual": jnp.max(jnp.abs(shared.coupling.excess(quantity)))}
+
+
+def accuracy(tolerance: Any, context: Any) -> Any:
+    """How well the best response of this round is to be found: tolerance/(k + 1)², which is summable; None stays."""
+    if tolerance is None:
+        return None
+    return tolerance / (context.round + 1).astype(jnp.result_type(tolerance)) ** 2
