@@ -11,7 +11,20 @@ import thalweg
 
 ROOT = Path(thalweg.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-CONCEPTS = ("problem", "network", "message", "algorithm", "cohort", "fleet", "engine", "observe", "data", "models", "coupling")
+CONCEPTS = (
+    "problem",
+    "network",
+    "message",
+    "algorithm",
+    "cohort",
+    "fleet",
+    "engine",
+    "observe",
+    "data",
+    "models",
+    "coupling",
+    "adversary",
+)
 
 # concept → what it must never import (DESIGN §3)
 FORBIDDEN = {
@@ -32,6 +45,19 @@ FORBIDDEN = {
     "network": {"engine", "problem", "algorithm", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "message": {"engine", "problem", "network", "algorithm", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "algorithm": {"engine", "problem", "network", "observe", "fleet", "apps", "cli", "experiment"},
+    "adversary": {
+        "engine",
+        "problem",
+        "network",
+        "message",
+        "algorithm",
+        "observe",
+        "cohort",
+        "fleet",
+        "apps",
+        "cli",
+        "experiment",
+    },
     "models": {"engine", "network", "message", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
     "cohort": {"engine", "problem", "network", "message", "algorithm", "observe", "fleet", "apps", "cli", "experiment"},
     "fleet": {"engine", "problem", "network", "message", "algorithm", "observe", "cohort", "apps", "cli", "experiment"},

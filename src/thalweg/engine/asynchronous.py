@@ -17,11 +17,12 @@ from jaxtyping import Array, Bool, Float, Int
 from thalweg.algorithm.server.base import ClientInfo
 from thalweg.cohort import Draw
 
+from .aggregation import combine
 from .keys import Role, Stream, agent_keys, round_key
 from .loop import Rules
 from .pace import Pace, communication
 from .server import Clients, Run, Server
-from .server_round import Vitals, as_clients, as_server, average, client_context, combine, send_down, wire_bytes
+from .server_round import Vitals, as_clients, as_server, average, client_context, send_down, wire_bytes
 
 FREE, WORKING, WAITING = 0, 1, 2
 
@@ -149,7 +150,7 @@ class AsyncServer(Server):
         context = eqx.tree_at(lambda c: c.round, context, jnp.broadcast_to(k, (1,)))
         work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
         state, message, info = as_clients(executor, self, "work", work, pieces, context, state, own, common=common)
-        keys = agent_keys(self.key, Stream.MESSAGE, count[0], 0, ids, Role.ENCODE)
+        keys = agent_keys(self.key, self.secrecy, count[0], 0, ids, Role.ENCODE)
         encode = lambda key, state, message: self.uplink.encode(state, message, key)
         up, _, sent = executor.role("encode", encode, keys, uplink[phase], message, axes=(0, 0, 0))
         seconds, lost = jnp.zeros(1, jnp.float32), jnp.zeros(1, bool)
@@ -187,11 +188,13 @@ class AsyncServer(Server):
         stale = (k - flight.version[order]).astype(dtype)
         pace = Pace(present, jnp.ones(self.buffer, dtype), self.ids[members], members, True)
         scale = (1 + stale) ** -self.staleness.astype(dtype)
-        aggregate, counts, dispersion = combine(executor, self, pick(flight.message), draw, present, pace, scale)
+        memory, aggregate, counts, dispersion = combine(
+            executor, self, (k, 0), run.central.aggregate[phase], pick(flight.message), draw, present, pace, scale
+        )
         update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
         server, scalars = as_server(executor, self, "update", k, 0, phase, counts, update, run.central.state, aggregate)
         scalars = {**scalars, "staleness": jnp.mean(stale).astype(self.problem.dtype)}
         vitals = Vitals(*average(executor, self, info, draw, present, run.clock - began), dispersion, scalars)
         status = jnp.where(waiting, FREE, flight.status)
-        pick = lambda r: (r.central.state, r.flight.status, r.vitals, r.round)
-        return eqx.tree_at(pick, run, (server, status, vitals, k + 1))
+        pick = lambda r: (r.central.state, r.central.aggregate, r.flight.status, r.vitals, r.round)
+        return eqx.tree_at(pick, run, (server, {**run.central.aggregate, phase: memory}, status, vitals, k + 1))

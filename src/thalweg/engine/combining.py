@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from thalweg.message.aggregate import Mixer
 from thalweg.message.combine import Combine, Edges, Mix, Neighbours, Pull, Push, Stack, Sum, Summed
+from thalweg.message.rows import as_rows
 
 # Up to this many slots the sum over neighbours is unrolled, so that gathering and adding are one pass over memory.
 UNROLL = 16
@@ -25,7 +27,7 @@ def gather_slots(leaf, neighbours):
     return leaf[neighbours]
 
 
-def combine_field(rule: Combine, own: Any, values: Any, row: dict[str, Any]) -> Any:
+def combine_field(rule: Combine, own: Any, values: Any, row: dict[str, Any], mixer: Mixer | None = None) -> Any:
     """What one agent's inbox holds for one field.
 
     Args:
@@ -34,6 +36,7 @@ def combine_field(rule: Combine, own: Any, values: Any, row: dict[str, Any]) -> 
         values: what is in each slot: a pytree like `own` whose leaves are tuples of slots or have a slot axis.
         row: of this agent: "arrived", "fresh" and "stamped" `[slots]`; for weighted rules "weights" `[slots]` and
             "self_weight"; "changing", whether weights differ from round to round (static).
+        mixer: what stands in place of the weighted sum.
     """
     if isinstance(rule, Mix | Pull):
         weights, self_weight = row["weights"], row["self_weight"]
@@ -41,6 +44,8 @@ def combine_field(rule: Combine, own: Any, values: Any, row: dict[str, Any]) -> 
             lost = jnp.where(row["arrived"], 0, weights)
             weights = jnp.where(row["arrived"], weights, 0)
             self_weight = self_weight + _sum_slots(lost)
+        if mixer is not None:
+            return _mixed(mixer, own, values, weights, self_weight, row["arrived"])
         return _weighted_sum(own, values, weights, self_weight)
     if isinstance(rule, Push):
         if row["changing"]:  # values are differences of running sums, zero where nothing arrived
@@ -79,6 +84,18 @@ def _weighted_sum(own, values, weights, self_weight, mask=None):
         return jax.lax.fori_loop(0, slots.shape[0], lambda s, total: add(total, s, slots[s]), total)
 
     return jax.tree.map(leaf_sum, own, values)
+
+
+def _mixed(mixer: Mixer, own, values, weights, self_weight, arrived):
+    """What the mixer makes of one agent's neighbourhood; a slot with a number that is not finite counts as empty."""
+    mine, _, back = as_rows(jax.tree.map(lambda leaf: leaf[None], own))
+    theirs = as_rows(jax.tree.map(lambda like, slots: _stacked(slots), own, values))[0]
+    usable = arrived & (weights > 0) & jnp.all(jnp.isfinite(theirs), axis=1)
+    kept = jnp.where(usable, weights, 0)
+    self_weight = self_weight + jnp.sum(weights - kept)
+    theirs = jnp.where(usable[:, None], theirs, mine)
+    dtype = mine.dtype
+    return back(mixer.mix(mine[0], theirs, kept.astype(dtype), self_weight.astype(dtype), usable))
 
 
 def _sum_slots(weights):

@@ -15,6 +15,7 @@ from thalweg.problem.regularizer import Zero
 from . import refusals_server as refusals
 from . import setup
 from .led import CLIENT_ROWS, Asked, carried, conduct, lead
+from .refusals_message import check_aggregator
 from .server_metrics import Evaluation, LearningGauge
 from .server_tabulate import ServerColumns
 
@@ -28,6 +29,7 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     """`solve` with a server."""
     a = asked
     refusals.check_arguments(problem, algorithm, a.rounds, a.every, a.seed, a.stop, a.uplink, a.downlink, a.fleet, evaluate)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     stated, problem = problem, refusals.check_problem(algorithm, problem)
     cohort = refusals.cohort_of(algorithm, problem.n)
     algorithm = algorithm.resolve(_facts(problem, algorithm))

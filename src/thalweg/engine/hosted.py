@@ -154,7 +154,7 @@ class HostedServer(Server):
         states = self.first_states(executor, pieces, self.ids[one])
         server = self.first_server(executor)
         memory = first_memory(executor, self)
-        uplink, downlink = self._pipelines(pieces, states, server)
+        uplink, downlink, aggregate = self._pipelines(pieces, states, server)
         spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (states, uplink))
         store = Store(Path(tempfile.mkdtemp(prefix="thalweg-")) if self.folder is None else self.folder, spec, self.n)
         if self.folder is None:  # quietly, when nobody needs the records any more
@@ -166,7 +166,7 @@ class HostedServer(Server):
             return states, self._pipelines(pieces, states, server)[0]
 
         records = Stored(store, fresh, _Spec(spec))
-        return self._around(executor, rules, records, Central(server, downlink, memory))
+        return self._around(executor, rules, records, Central(server, downlink, aggregate, memory))
 
     def stretch(self, local: Clients, k: int) -> None:
         if self.folder is None:

@@ -20,6 +20,7 @@ class Stream(enum.IntEnum):
     MESSAGE = 2
     SECRET = 3
     STOP = 4
+    ADVERSARY = 5
 
 
 class Role(enum.IntEnum):

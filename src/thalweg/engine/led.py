@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.adversary import Adversary
 from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.algorithm.server.base import Shared as PublicPart
 from thalweg.algorithm.step import traced
 from thalweg.cohort import Cohort, Everyone, Registry, Uniform
 from thalweg.fleet import Fleet
+from thalweg.message.aggregate import Aggregator
 from thalweg.message.payload import HEADER_BYTES
 from thalweg.message.stage import Identity, Stage
 from thalweg.observe import History, Ledger, Outcome, Result, describe
@@ -50,6 +52,8 @@ class Asked:
     every: Any
     uplink: Stage | None
     downlink: Stage | None
+    aggregate: Aggregator | None
+    adversary: Adversary | None
     fleet: Fleet | None
     engine: Any
     deterministic: bool | None
@@ -117,6 +121,8 @@ def lead(
         public=public,
         uplink=Identity() if asked.uplink is None else asked.uplink,
         downlink=Identity() if asked.downlink is None else asked.downlink,
+        aggregate=asked.aggregate,
+        adversary=asked.adversary,
         fleet=asked.fleet,
         ids=jnp.asarray(ids, jnp.int32),
         order=jnp.asarray(np.argsort(ids), jnp.int32),
@@ -177,6 +183,7 @@ def conduct(
         ids=setup.digest_of(led.ids),
         columns=f"reference: {goal.kind}, agents: {keep}{extra}",
         link=f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
+        aggregate=f"{asked.aggregate!r} {asked.adversary!r} {setup.digest_of((asked.aggregate, asked.adversary))}",
     )  # fmt: skip
     began = time.monotonic()
     local, shared = engine.begin(program, rules)

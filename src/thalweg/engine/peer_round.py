@@ -13,15 +13,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
+from thalweg.adversary import Adversary
 from thalweg.algorithm.base import Context, Info, PeerAlgorithm
 from thalweg.algorithm.step import PerAgent
-from thalweg.message.combine import Edges, Neighbours, Push
+from thalweg.message.aggregate import Mixer
+from thalweg.message.combine import Edges, Mix, Neighbours, Push
+from thalweg.message.flow import Flow
+from thalweg.message.rows import as_rows
 from thalweg.message.stage import Stage
 from thalweg.problem import Coupled, Problem
 
 from .combining import WEIGHTED, combine_field, gather_slots
 from .epoch import Earlier, enter
-from .keys import Role, Stream, agent_keys
+from .keys import Role, Stream, agent_keys, round_key
 from .mailbox import Mailbox, deliver, empty_mailbox
 from .weather import Conditions, conditions
 from .world import Setting, World, of_phase
@@ -33,6 +37,8 @@ class Experiment(eqx.Module):
     problem: Problem | Coupled
     algorithm: PeerAlgorithm
     link: Stage
+    mixer: Mixer | None
+    adversary: Adversary | None
     world: World
     setting: Setting
     key: PRNGKeyArray
@@ -76,6 +82,8 @@ def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info
         send = lambda a, local, c, state: a.send(state, c)
         message = _role(executor, e, "send", (k, index), phase, Role.SEND, weather, send, agents.state)
         link, sent = _encode(executor, e, (k, index), message, agents.link[phase])
+        if e.adversary is not None:
+            sent = _forged(executor, e, (k, index), sent, weather)
         mail, inbox = _exchange(executor, e, agents.mail, sent, weather, k)
         receive = lambda a, local, c, state, inbox, sent: a.receive(local, state, inbox, replace(c, sent=sent))
         state, info = _role(
@@ -167,7 +175,8 @@ def _context(e: Experiment, when, phase: str, role: Role, weather: Conditions | 
 
 def _encode(executor, e: Experiment, when, message, link):
     """(pipeline states, message as receivers decode it). What differs between neighbours is encoded for each by itself."""
-    keys = agent_keys(e.key, Stream.MESSAGE, *when, e.world.ids, Role.ENCODE)
+    stream = Stream.SECRET if e.link.after(Flow()).noise else Stream.MESSAGE
+    keys = agent_keys(e.key, stream, *when, e.world.ids, Role.ENCODE)
 
     def encode(key, neighbours, states, message):
         common, each = _split(e, message)
@@ -181,6 +190,21 @@ def _encode(executor, e: Experiment, when, message, link):
     link, wire, sent = executor.role("encode", encode, keys, e.world.neighbour_ids, link, message, axes=(0, 0, 0, 0))
     executor.post(*wire)
     return link, sent
+
+
+def _forged(executor, e: Experiment, when, sent, weather: Conditions):
+    """`sent` with what the adversary writes in place of some agents' messages, the same to all neighbours."""
+
+    def forge(adversary, messages, awake, key, k):
+        rows, back, _ = as_rows(messages)
+        bad = jnp.zeros(awake.shape, bool).at[jnp.asarray(adversary.agents)].set(True) & awake
+        return back(jnp.where(bad[:, None], adversary.forge(rows, bad, awake, key, k), rows))
+
+    common, each = _split(e, sent)
+    key = jax.random.fold_in(round_key(e.key, Stream.ADVERSARY, *when), Role.ENCODE)
+    everyone = executor.everyone((common, weather.awake))
+    lies = executor.network_role("forge", forge, e.adversary, *everyone, key, jnp.asarray(when[0], jnp.int32))
+    return executor.share(lies) | each
 
 
 def _split(e: Experiment, message):
@@ -213,7 +237,7 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
         values, shared["fresh"], shared["stamped"] = _slots(executor, e, mail, field, rule, own, shared, weather, k)
 
         def one(own, values, shared, rule=rule):
-            return combine_field(rule, own, values, {**shared, "changing": changing})
+            return combine_field(rule, own, values, {**shared, "changing": changing}, e.mixer if type(rule) is Mix else None)
 
         inbox[field] = executor.role(f"combine {field!r}", one, own, values, shared, axes=(0, 0, 0))
     return mail, inbox

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from .aggregation import first_aggregate
 from .keys import Role
 from .loop import Program, Rules, Shared
 from .server_metrics import Gauge, LearningGauge, answer, own_answers
@@ -76,8 +77,8 @@ class Server(Federation, Program):
         states = self.first_states(executor, self.problem.pieces, executor.share(self.ids))
         server = self.first_server(executor)
         memory = first_memory(executor, self)
-        uplink, downlink = self._pipelines(self.problem.pieces, states, server)
-        return self._around(executor, rules, (states, uplink), Central(server, downlink, memory))
+        uplink, downlink, aggregate = self._pipelines(self.problem.pieces, states, server)
+        return self._around(executor, rules, (states, uplink), Central(server, downlink, aggregate, memory))
 
     def first_states(self, executor, pieces, ids):
         """The algorithm's states of the clients `ids` before they were ever drawn."""
@@ -172,15 +173,16 @@ class Server(Federation, Program):
         everyone = executor.everyone(messages)
         return everyone if rules.keep_agents else jnp.sum(everyone, dtype=jnp.uint32)[None]
 
-    def _pipelines(self, pieces, states, server) -> tuple[dict[str, Any], dict[str, Any]]:
-        """phase → (uplink state of every client, downlink state)."""
-        n, up, down = jax.tree.leaves(pieces)[0].shape[0], {}, {}
+    def _pipelines(self, pieces, states, server) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """phase → (uplink state of every client, downlink state, what the aggregator remembers)."""
+        n, up, down, memory = jax.tree.leaves(pieces)[0].shape[0], {}, {}, {}
         for phase in self.algorithm.phases:
             received, sent = message_specs(self, pieces, states, server, phase)
             one = self.uplink.init(sent)
             up[phase] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), one)
             down[phase] = self.downlink.init(received)
-        return up, down
+            memory[phase] = first_aggregate(self, sent)
+        return up, down, memory
 
 
 def _blank(shape):

@@ -15,16 +15,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from thalweg.adversary import Adversary
 from thalweg.algorithm.server.base import ClientContext, ClientInfo, Counts, ServerAlgorithm, ServerContext
 from thalweg.algorithm.server.base import Shared as PublicPart
 from thalweg.cohort import Cohort, Draw, Everyone, Registry
 from thalweg.fleet import Fleet
-from thalweg.message.combine import Clients, Mean, PerClient, PerRow, Rows, Stack, Sum
+from thalweg.message.aggregate import Aggregator
+from thalweg.message.combine import PerClient, PerRow
+from thalweg.message.flow import Flow
 from thalweg.message.payload import payload_bytes
 from thalweg.message.stage import Stage
-from thalweg.problem.coupling import gathered, scattered
+from thalweg.problem.coupling import gathered
 from thalweg.problem.scattered import Scattered
 
+from .aggregation import combine
 from .keys import Role, Stream, agent_keys, round_key
 from .pace import Pace, arrivals, budgets
 
@@ -44,6 +48,8 @@ class Federation(eqx.Module):
     public: PublicPart
     uplink: Stage
     downlink: Stage
+    aggregate: Aggregator | None
+    adversary: Adversary | None
     fleet: Fleet | None
     ids: Int[Array, " n"]
     order: Int[Array, " n"]
@@ -59,6 +65,11 @@ class Federation(eqx.Module):
         """Whether the cohort is everybody, as they stand: then nothing needs to be gathered, or scattered back."""
         return isinstance(self.cohort, Everyone) and self.in_order and self.slots == self.ids.shape[0]
 
+    @property
+    def secrecy(self) -> Stream:
+        """Where the randomness of clients' pipelines comes from."""
+        return Stream.SECRET if self.uplink.after(Flow()).noise else Stream.MESSAGE
+
     def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
         """(pieces, records, ids, weights summing to one) of the clients that records of the run measure."""
         if self.watched is None:
@@ -69,10 +80,11 @@ class Federation(eqx.Module):
 
 
 class Central(eqx.Module):
-    """What the server holds: its algorithm's state, the downlink pipeline's, the cohort rule's memory."""
+    """What the server holds: its algorithm's state, the downlink pipeline's, the aggregator's, the cohort rule's memory."""
 
     state: Any
     downlink: Any
+    aggregate: Any
     cohort: Any
 
 
@@ -108,14 +120,14 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         pieces, old = executor.pieces(e.problem, draw.members), executor.take(records, draw.members)
     state, uplink = old
     pace = Pace.of(e.fleet, e.registry, draw, ids, round_key(e.key, Stream.SCHEDULE, k), clock)
-    server, downlink = central.state, dict(central.downlink)
+    server, downlink, memories = central.state, dict(central.downlink), dict(central.aggregate)
     sizes = executor.once("bytes", lambda: wire_bytes(e, pieces, state, server))
     for index, phase in enumerate(e.algorithm.phases):
         down = as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
         downlink[phase], common, own = send_down(executor, e, (k, index), down, downlink[phase], draw.members)
         context = client_context(e, ids, k, index, phase, budgets(e.fleet, draw.members, sizes))
         work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
-        keys = agent_keys(e.key, Stream.MESSAGE, k, index, ids, Role.ENCODE)
+        keys = agent_keys(e.key, e.secrecy, k, index, ids, Role.ENCODE)
         encode = lambda key, state, message: e.uplink.encode(state, message, key)
         with executor.acting(draw.members):
             state, message, info = as_clients(
@@ -126,14 +138,16 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         uplink = {**uplink, phase: up}
         info = executor.everyone(info)
         arrived, seconds = arrivals(e.fleet, pace, info.steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
-        aggregate, counts, dispersion = combine(executor, e, sent, draw, arrived, pace)
+        memories[phase], aggregate, counts, dispersion = combine(
+            executor, e, (k, index), memories[phase], sent, draw, arrived, pace
+        )
         update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
         server, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
     heard = {name: getattr(info, name).astype(spec.dtype) for name, spec in reported(e).items()}
     memory = learn(executor, e, central.cohort, draw, arrived, heard)
     vitals = Vitals(*average(executor, e, info, draw, arrived, seconds), dispersion, scalars)
     contacted = draw.valid
-    return (state, uplink), Central(server, downlink, memory), vitals, replace(draw, valid=arrived), contacted
+    return (state, uplink), Central(server, downlink, memories, memory), vitals, replace(draw, valid=arrived), contacted
 
 
 def draw_cohort(executor, e: Federation, memory, k) -> Draw:
@@ -202,7 +216,8 @@ def wire_bytes(e: Federation, pieces, states, server) -> dict[str, int]:
         down, up = message_specs(e, pieces, states, server, phase)
         encoded = lambda stage, message: jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message)
         found["down"] += payload_bytes(encoded(e.downlink, down))
-        found["up"] += payload_bytes(encoded(e.uplink, up))
+        wire = encoded(e.uplink, up)
+        found["up"] += payload_bytes(wire) if e.aggregate is None else e.aggregate.bytes(wire)
     found["up"] += payload_bytes(reported(e))
     return found
 
@@ -227,72 +242,6 @@ def _one_of(leaf, pieces):
     if isinstance(leaf, PerRow):
         return leaf.values if pieces.rows is None else leaf.values[pieces.rows[0]]
     return jax.tree.map(lambda a: a[0], leaf.values) if isinstance(leaf, PerClient) else leaf
-
-
-def combine(executor, e: Federation, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace, scale=None):
-    """(aggregate, counts, dispersion) of what the clients sent. Sums run over the cohort in order of id.
-
-    `scale` `[c]` multiplies each message's part in means (staleness).
-    """
-
-    def weigh(registry, draw, arrived, response, scale):
-        weights = jnp.where(arrived, registry.weights[draw.members], 0)
-        mean = weights * draw.factor / response
-        if e.cohort.normalise or not e.cohort.unbiased or not pace.known:
-            mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
-        if scale is not None:
-            mean = mean * scale
-        counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
-        return mean, weights, counts
-
-    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
-    aggregate = {}
-    for field, message in sent.items():
-        rule = e.algorithm.combine[field]
-        if isinstance(rule, Mean | Sum):
-            aggregate[field] = executor.weighted(f"combine {field}", mean if isinstance(rule, Mean) else weights, message)
-        elif isinstance(rule, Rows):
-            aggregate[field] = _added(executor, e, f"combine {field}", weights, message, draw.members)
-        elif isinstance(rule, Clients):
-            aggregate[field] = executor.network_role(
-                f"combine {field}", _spread, e.ids, executor.everyone(message), draw.members, arrived
-            )
-        else:
-            raise TypeError(f"{type(rule).__name__} is no rule of a server")
-    dispersion = jnp.asarray(jnp.nan, mean.dtype)
-    if "x" in sent:
-        dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
-    return aggregate, counts, dispersion
-
-
-def _added(executor, e: Federation, name: str, weights, message, members):
-    """Σ of those that arrived, row by row."""
-    if e.problem.pieces.rows is None:
-        return executor.weighted(name, weights, message)
-
-    def added(weights, message, rows):
-        each = weights.astype(message.dtype)[:, None]
-        return scattered(jnp.where(each == 0, 0, each * message), rows, e.problem.m)
-
-    rows = executor.everyone(executor.take(e.problem.pieces.rows, members))
-    return executor.network_role(name, added, weights, executor.everyone(message), rows)
-
-
-def _spread(ids, message, members, arrived):
-    """Each client's message in its own row of n."""
-    n = ids.shape[0]
-    place = jnp.where(arrived, members, n)
-    rows = jax.tree.map(lambda leaf: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype).at[place].set(leaf, mode="drop"), message)
-    mask = jnp.zeros(n, bool).at[place].set(True, mode="drop")
-    return Stack(rows, mask, mask)
-
-
-def _dispersion(mean, squares, average):
-    """√(Σ a‖Δ_i‖² − ‖Σ a Δ_i‖²) with a scaled to one."""
-    total = jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
-    squares = jnp.where(mean == 0, 0, mean * squares.astype(mean.dtype))
-    center = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(average)).astype(mean.dtype) / total**2
-    return jnp.sqrt(jnp.maximum(jnp.sum(squares) / total - center, 0))
 
 
 def as_server(executor, e: Federation, name, k, index, phase, counts, function, *args):

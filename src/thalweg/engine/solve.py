@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.adversary import Adversary
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.algorithm.step import localise, traced
 from thalweg.fleet import Fleet
+from thalweg.message.aggregate import Aggregator, Mixer
 from thalweg.message.payload import HEADER_BYTES, payload_bytes
 from thalweg.message.stage import Identity, Stage
 from thalweg.network import Network
@@ -33,6 +35,7 @@ from .moving import goal_of
 from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
+from .refusals_message import check_mixer
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tabulate import Messages, Tabulator
@@ -60,6 +63,8 @@ def solve(
     link: Stage | None = None,
     uplink: Stage | None = None,
     downlink: Stage | None = None,
+    aggregate: Aggregator | Mixer | None = None,
+    adversary: Adversary | None = None,
     fleet: Fleet | None = None,
     evaluate: dict[str, tuple] | None = None,
     engine: str | Simulated | Sharded | Debug = "simulated",
@@ -86,6 +91,9 @@ def solve(
         every: record (and check the stop rule) every so many rounds; None chooses about 200 records.
         link: of peers: what is done to messages on the wire (`tw.message.chain(...)`); None sends them as they are.
         uplink, downlink: of a server: the same, to the server and from it.
+        aggregate: what stands in place of the weighted mean of messages (`tw.message.trimmed_mean(…)`, a secure sum, …); of peers, in
+            place of the mixing with neighbours.
+        adversary: agents that send what they like (`tw.adversary`), to see what a method withstands.
         fleet: of a server: its clients' devices (`tw.Fleet`), which give the run a simulated clock; None: all answer at once.
         evaluate: of a server: name → (metric, examples): the mean of `metric(x, example)` over one pool `[m, ...]` at the shared
             answer, or, with a list of one entry per client, of every client's own answer on its own examples.
@@ -120,9 +128,9 @@ def solve(
             )
         refusals.check_kind(problem, algorithm)
         asked = Asked(
-            rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, fleet=fleet, engine=engine,
-            deterministic=deterministic, reference=reference, ids=ids, start=start, checkpoint=checkpoint, resume=resume,
-            progress=progress, trackers=trackers, keep_agents=keep_agents,
+            rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink,
+            aggregate=aggregate, adversary=adversary, fleet=fleet, engine=engine, deterministic=deterministic,
+            reference=reference, ids=ids, start=start, checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
         )  # fmt: skip
         if not isinstance(problem, Coupled):
             return federate(problem, algorithm, asked, evaluate)
@@ -137,6 +145,7 @@ def solve(
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
+    check_mixer(algorithm, problem.n, aggregate, adversary)
     kind = kind_of(problem, algorithm)
     kind.check_stop(stop)
     asked, problem = problem, kind.problem
@@ -149,11 +158,14 @@ def solve(
     stop = _stop(stop, network, problem)
     asked_ids = ids is not None
     ids = setup.checked_ids(ids, problem.n)
+    dense = aggregate is None and not engine.deterministic
     experiment = Peers(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
         link=Identity() if link is None else link,
-        world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), not engine.deterministic),
+        mixer=aggregate,
+        adversary=adversary,
+        world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), dense),
         setting=make_setting(network, ids),
         key=jax.random.key_data(jax.random.key(seed)),
         gauge=kind.gauge,
@@ -175,6 +187,7 @@ def solve(
         network=f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
         columns=f"reference: {goal.kind}, agents: {keep}, report: {', '.join(report) or 'none'}",
         link=f"{experiment.link!r} {setup.digest_of(experiment.link)}",
+        aggregate=f"{aggregate!r} {adversary!r} {setup.digest_of((aggregate, adversary))}",
     )  # fmt: skip
     began = time.monotonic()
     local, shared = engine.begin(experiment, rules)

@@ -19,6 +19,7 @@ from .facts import of_market
 from .led import Asked, carried, conduct, lead
 from .market import MarketGauge
 from .market_tabulate import MarketColumns
+from .refusals_message import check_aggregator
 from .warm import WarmStart, warmed
 
 
@@ -26,6 +27,7 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
     """`solve` with a price-setter."""
     a = asked
     refusals.check_arguments(problem, algorithm, a.rounds, a.every, a.seed, a.stop, a.uplink, a.downlink, a.fleet, None)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     refusals_market.check_market(problem, algorithm)
     cohort = refusals.cohort_of(algorithm, problem.n)
     engine = setup.chosen_engine(a.engine, a.deterministic)

@@ -4,26 +4,33 @@
     decode(wire) → message                                   at the receiver
 
 `sent` is the message as a receiver will decode it: encode promises sent = decode(wire). A stage's state belongs to
-the sender and advances when the message is sent, whether or not it arrives.
+the sender and advances when the message is sent; under a server it is kept, like a client's record, if the message was accepted.
 """
 
 import abc
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from .flow import Flow
+
 
 class Stage(eqx.Module):
     """One transformation of a message. Encodings have a fixed size.
 
-    Class attribute:
-        linear: sums may be taken on the wire, decode(Σ wire) = Σ decode(wire).
+    Where `flow.replicated` holds after it, `decode` gives the change of the receiver's copy of the sender's last message.
     """
 
-    linear: ClassVar[bool] = False
+    @abc.abstractmethod
+    def after(self, flow: Flow) -> Flow:
+        """What is known of the message after this stage, from what was known before.
+
+        Raises:
+            ValueError: it is unsound here.
+        """
 
     @abc.abstractmethod
     def init(self, spec: Any) -> Any:
@@ -41,7 +48,8 @@ class Stage(eqx.Module):
 class Identity(Stage):
     """The message itself."""
 
-    linear: ClassVar[bool] = True
+    def after(self, flow):
+        return flow
 
     def init(self, spec):
         return ()
@@ -66,6 +74,12 @@ class Cast(Stage):
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"Cast(dtype={self.dtype!r}): expected 'float32', 'float16' or 'bfloat16'")
 
+    def after(self, flow):
+        # Rounding may lengthen a message by half a unit in the last place.
+        longer = 1 + float(jnp.finfo(self.dtype).eps)
+        bound = lambda norm: None if norm is None else norm * longer
+        return flow.but(norm=bound(flow.norm), norm_1=bound(flow.norm_1), unbiased=False, linear=False)
+
     def init(self, spec):
         return ()
 
@@ -81,6 +95,14 @@ class Chain(Stage):
     """Stages one after another: the first one sees the algorithm's message, the last one writes the wire."""
 
     stages: tuple[Stage, ...]
+
+    def __check_init__(self):
+        self.after(Flow())
+
+    def after(self, flow):
+        for stage in self.stages:
+            flow = stage.after(flow)
+        return flow
 
     def init(self, spec):
         states = []

@@ -1,0 +1,139 @@
+"""From what clients sent to what their server hears: weights, lies, means or what stands in their place.
+
+Axes: `n` registered clients, `c` slots of the cohort.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from thalweg.algorithm.server.base import Counts
+from thalweg.cohort import Draw
+from thalweg.message.combine import Clients, Mean, Rows, Stack, Sum
+from thalweg.message.rows import as_rows
+from thalweg.problem.coupling import scattered
+
+from .keys import Role, Stream, round_key
+from .pace import Pace
+
+
+def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace, scale=None):
+    """(the aggregator's memory, aggregate, counts, dispersion) of what the clients of the federation `e` sent.
+
+    Sums run over the cohort in order of id. `when` is (round, index of the phase); `scale` `[c]` multiplies each message's part in
+    means (staleness).
+    """
+    if e.adversary is not None:
+        sent = forged(executor, e, when, sent, draw.members, draw.valid)
+
+    def weigh(registry, draw, arrived, response, scale):
+        weights = jnp.where(arrived, registry.weights[draw.members], 0)
+        mean = weights * draw.factor / response
+        if e.cohort.normalise or not e.cohort.unbiased or not pace.known:
+            mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+        if scale is not None:
+            mean = mean * scale
+        counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
+        return mean, weights, counts
+
+    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
+    aggregate = {}
+    if e.aggregate is not None:
+        memory, aggregate = aggregated(executor, e, when, memory, sent, mean, arrived)
+    for field, message in sent.items():
+        rule = e.algorithm.combine[field]
+        if field in aggregate:
+            continue
+        if isinstance(rule, Mean | Sum):
+            aggregate[field] = executor.weighted(f"combine {field}", mean if isinstance(rule, Mean) else weights, message)
+        elif isinstance(rule, Rows):
+            aggregate[field] = _added(executor, e, f"combine {field}", weights, message, draw.members)
+        elif isinstance(rule, Clients):
+            aggregate[field] = executor.network_role(
+                f"combine {field}", _spread, e.ids, executor.everyone(message), draw.members, arrived
+            )
+        else:
+            raise TypeError(f"{type(rule).__name__} is no rule of a server")
+    dispersion = jnp.asarray(jnp.nan, mean.dtype)
+    if "x" in sent:
+        dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
+    return memory, aggregate, counts, dispersion
+
+
+def forged(executor, e, when, sent, members, present):
+    """`sent` with what the adversary writes in place of some agents' messages."""
+    bad = jnp.any(members[:, None] == jnp.asarray(e.adversary.agents), axis=1) & present
+
+    def forge(adversary, messages, bad, present, key, k):
+        rows, back, _ = as_rows(messages)
+        return back(jnp.where(bad[:, None], adversary.forge(rows, bad, present, key, k), rows))
+
+    key = jax.random.fold_in(round_key(e.key, Stream.ADVERSARY, *when), Role.ENCODE)
+    return executor.share(
+        executor.network_role("forge", forge, e.adversary, executor.everyone(sent), bad, present, key, jnp.asarray(when[0]))
+    )
+
+
+def averaged_fields(algorithm, names) -> list[str]:
+    """Those of `names` that an aggregator takes over from the mean, in order."""
+    return [name for name in names if isinstance(algorithm.combine[name], Mean)]
+
+
+def first_aggregate(e, message) -> Any:
+    """The aggregator's memory before round 0, for one client's `message` (shapes)."""
+    fields = averaged_fields(e.algorithm, message)
+    if e.aggregate is None or not fields:
+        return ()
+    leaves = jax.tree.leaves({name: message[name] for name in fields})
+    return e.aggregate.init(sum(leaf.size for leaf in leaves), jnp.result_type(*(leaf.dtype for leaf in leaves)))
+
+
+def aggregated(executor, e, when, memory, sent, weights, arrived):
+    """(memory, field → aggregate) of the fields that are averaged, taken together."""
+    fields = averaged_fields(e.algorithm, sent)
+    if not fields:
+        return memory, {}
+
+    def combined(aggregator, memory, messages, weights, arrived, key):
+        rows, _, back = as_rows(messages)
+        if aggregator.individual:  # what no honest client can have sent is nobody's message
+            arrived = arrived & jnp.all(jnp.isfinite(rows), axis=1)
+        rows = jnp.where(arrived[:, None], rows, 0)
+        memory, row = aggregator.combine(memory, rows, jnp.where(arrived, weights, 0).astype(rows.dtype), arrived, key)
+        return memory, back(row)
+
+    messages = executor.everyone({name: sent[name] for name in fields})
+    key = jax.random.fold_in(round_key(e.key, Stream.SECRET, *when), Role.SERVER)
+    return executor.network_role("aggregate", combined, e.aggregate, memory, messages, weights, arrived, key)
+
+
+def _added(executor, e, name: str, weights, message, members):
+    """Σ of those that arrived, row by row."""
+    if e.problem.pieces.rows is None:
+        return executor.weighted(name, weights, message)
+
+    def added(weights, message, rows):
+        each = weights.astype(message.dtype)[:, None]
+        return scattered(jnp.where(each == 0, 0, each * message), rows, e.problem.m)
+
+    rows = executor.everyone(executor.take(e.problem.pieces.rows, members))
+    return executor.network_role(name, added, weights, executor.everyone(message), rows)
+
+
+def _spread(ids, message, members, arrived):
+    """Each client's message in its own row of n."""
+    n = ids.shape[0]
+    place = jnp.where(arrived, members, n)
+    rows = jax.tree.map(lambda leaf: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype).at[place].set(leaf, mode="drop"), message)
+    mask = jnp.zeros(n, bool).at[place].set(True, mode="drop")
+    return Stack(rows, mask, mask)
+
+
+def _dispersion(mean, squares, average):
+    """√(Σ a‖Δ_i‖² − ‖Σ a Δ_i‖²) with a scaled to one."""
+    total = jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+    squares = jnp.where(mean == 0, 0, mean * squares.astype(mean.dtype))
+    center = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(average)).astype(mean.dtype) / total**2
+    return jnp.sqrt(jnp.maximum(jnp.sum(squares) / total - center, 0))

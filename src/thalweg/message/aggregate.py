@@ -1,0 +1,75 @@
+"""Aggregators: what a server makes of its clients' messages in place of their weighted mean, and peers of their neighbours'.
+
+An algorithm's fields with the rule `Mean()` (of peers: `Mix()`) are handed to the aggregator together, as one vector per agent.
+
+Axes: `c` slots of a cohort (or of a neighbourhood), `d` numbers of a message.
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from .flow import Flow
+from .payload import payload_bytes
+
+
+class Aggregator(eqx.Module):
+    """What a server makes of its clients' messages.
+
+    Class attributes:
+        individual: it looks at single messages, so it cannot stand behind a secure sum.
+        unweighted: it counts every client once, whatever its weight.
+    """
+
+    individual: ClassVar[bool] = True
+    unweighted: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def after(self, flow: Flow) -> Flow:
+        """What is known of the aggregate, from what is known of one client's message.
+
+        Raises:
+            ValueError: the composition is unsound.
+        """
+
+    @abc.abstractmethod
+    def init(self, d: int, dtype: Any) -> Any:
+        """What it remembers before round 0."""
+
+    @abc.abstractmethod
+    def combine(
+        self,
+        state: Any,
+        messages: Float[Array, "c d"],
+        weights: Float[Array, " c"],
+        arrived: Bool[Array, " c"],
+        key: PRNGKeyArray,
+    ) -> tuple[Any, Float[Array, " d"]]:
+        """(what it remembers after this round, the aggregate).
+
+        Args:
+            weights: `[c]` what estimates the mean over the population as Σ_i weights_i messages_i; zero where nothing arrived.
+            arrived: `[c]` whose message arrived; rows of the others are arbitrary.
+            key: of this round; from the secret stream.
+        """
+
+    def bytes(self, wire: Any) -> int:
+        """Payload that one client sends when its pipeline has written `wire` (shapes)."""
+        return payload_bytes(wire)
+
+
+class Mixer(eqx.Module):
+    """What a peer makes of its neighbours' messages in place of Σ_j w_ij m_j."""
+
+    @abc.abstractmethod
+    def mix(
+        self,
+        own: Float[Array, " d"],
+        values: Float[Array, "c d"],
+        weights: Float[Array, " c"],
+        self_weight: Float[Array, ""],
+        arrived: Bool[Array, " c"],
+    ) -> Float[Array, " d"]:
+        """The combined message; the weight of what did not arrive is in `self_weight` already, and zero in `weights`."""
