@@ -41,8 +41,8 @@ def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any) -> None:
     _check_adversary(adversary, n)
     if mixer is not None and not any(type(rule) is Mix for rule in algorithm.combine.values()):
         raise ValueError(
-            f"solve: {type(algorithm).__name__} does not mix with its neighbours, so there is nothing for {type(mixer).__name__} to "
-            "stand in for; leave aggregate= out, or use a method that mixes, such as tw.DGD"
+            f"solve: {type(algorithm).__name__} does not mix with its neighbours, so {type(mixer).__name__} has nothing to stand "
+            "in for; leave aggregate= out, or use a method that mixes, such as tw.DGD"
         )
 
 

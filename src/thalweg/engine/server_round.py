@@ -13,10 +13,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from thalweg.adversary import Adversary
-from thalweg.algorithm.server.base import ClientContext, ClientInfo, Counts, ServerAlgorithm, ServerContext
+from thalweg.algorithm.server.base import ClientContext, ClientInfo, ServerAlgorithm, ServerContext
 from thalweg.algorithm.server.base import Shared as PublicPart
 from thalweg.cohort import Cohort, Draw, Everyone, Registry
 from thalweg.fleet import Fleet

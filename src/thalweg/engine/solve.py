@@ -91,8 +91,8 @@ def solve(
         every: record (and check the stop rule) every so many rounds; None chooses about 200 records.
         link: of peers: what is done to messages on the wire (`tw.message.chain(...)`); None sends them as they are.
         uplink, downlink: of a server: the same, to the server and from it.
-        aggregate: what stands in place of the weighted mean of messages (`tw.message.trimmed_mean(…)`, a secure sum, …); of peers, in
-            place of the mixing with neighbours.
+        aggregate: what stands in place of the weighted mean of messages (`tw.message.trimmed_mean(…)`, a secure sum, …);
+            of peers, in place of the mixing with neighbours.
         adversary: agents that send what they like (`tw.adversary`), to see what a method withstands.
         fleet: of a server: its clients' devices (`tw.Fleet`), which give the run a simulated clock; None: all answer at once.
         evaluate: of a server: name → (metric, examples): the mean of `metric(x, example)` over one pool `[m, ...]` at the shared
@@ -128,9 +128,9 @@ def solve(
             )
         refusals.check_kind(problem, algorithm)
         asked = Asked(
-            rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink,
-            aggregate=aggregate, adversary=adversary, fleet=fleet, engine=engine, deterministic=deterministic,
-            reference=reference, ids=ids, start=start, checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
+            rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, aggregate=aggregate,
+            adversary=adversary, fleet=fleet, engine=engine, deterministic=deterministic, reference=reference, ids=ids,
+            start=start, checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
         )  # fmt: skip
         if not isinstance(problem, Coupled):
             return federate(problem, algorithm, asked, evaluate)

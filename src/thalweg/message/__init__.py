@@ -8,6 +8,6 @@ from .stage import Cast, Chain, Identity, Stage, cast, chain, identity
 
 __all__ = [
     "HEADER_BYTES", "PROJECTIONS", "Aggregator", "Cast", "Chain", "Clients", "Combine", "Edges", "Flow", "Identity", "Mean",
-    "Mechanism", "Mix", "Mixer", "Neighbours", "PerClient", "PerRow", "Pull", "Push", "Rows", "Stack", "Stage", "Sum", "Summed", "cast", "chain", "identity", "pack",
-    "payload_bytes", "unpack",
+    "Mechanism", "Mix", "Mixer", "Neighbours", "PerClient", "PerRow", "Pull", "Push", "Rows", "Stack", "Stage", "Sum", "Summed",
+    "cast", "chain", "identity", "pack", "payload_bytes", "unpack",
 ]  # fmt: skip
