@@ -98,8 +98,9 @@ def solve(
         aggregate: what stands in place of the weighted mean of messages (`tw.message.trimmed_mean(…)`, a secure sum, …);
             of peers, in place of the mixing with neighbours.
         adversary: agents that send what they like (`tw.adversary`), to see what a method withstands.
-        privacy: what the run may cost its agents (`tw.privacy.Budget(epsilon, delta)`): it ends before that is exceeded, and the ledger
-            has ε at every record. What hides them is said by `aggregate`, a pipeline, or the local solver.
+        privacy: what the run may cost its agents (`tw.privacy.Budget(epsilon, delta)`): it ends before that is
+            exceeded, and the ledger has ε at every record. What hides them is said by `aggregate`, a pipeline,
+            or the local solver.
         fleet: of a server: its clients' devices (`tw.Fleet`), which give the run a simulated clock; None: all answer at once.
         evaluate: of a server: name → (metric, examples): the mean of `metric(x, example)` over one pool `[m, ...]` at the shared
             answer, or, with a list of one entry per client, of every client's own answer on its own examples.
