@@ -90,7 +90,7 @@ def canaries() -> None:
     """One run of FedAvg under a noisy mean, in which half of many clients with a direction of their own take part."""
     n, d, rounds, clip = 4000, 8000, 5, 1.0
     print(
-        f"\naudit: {n} canaries of norm {clip}, each in a direction of its own, half of them present; {rounds} rounds of a noisy mean"
+        f"\naudit: {n} canaries of norm {clip}, each in a direction of its own, half present; {rounds} rounds of a noisy mean"
     )
     for z in (0.3, 0.5, 1.0, 3.0):
         rule = tw.message.NoisyMean(z, clip, largest=1 / n)
