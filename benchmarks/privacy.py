@@ -2,9 +2,9 @@
 
     python -m benchmarks.privacy
 
-Every example is hidden from everybody but the client that holds it, (ε, δ) with δ = 1e-4 below one over the number of examples of the
-hospitals; noise is calibrated to the number of steps. Medians over seeds, with the smallest and largest. An audit of the same
-mechanism beside it: ε that an attack with canaries shows to be spent, with 95 % confidence.
+Every example is hidden from everybody but the client that holds it; δ = 1e-4 is less than one over the hospitals' records,
+and noise is calibrated to the number of steps. Medians over seeds, with the smallest and largest. An audit beside it: ε that an
+attack with canaries shows to be spent, with 95 % confidence.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def logistic(x, example):
 
 
 def people():
-    """(problem, accuracy on the held-out windows of all people, learning rate); statistics of each window's channels as features."""
+    """(problem, accuracy on the held-out windows of all people, learning rate); features are statistics of a window's channels."""
     data = tw.data.har()
     summary = lambda X: np.concatenate([X.mean(1), X.std(1), X.min(1), X.max(1), np.abs(np.diff(X, axis=1)).mean(1)], axis=1)
     train = [(summary(np.asarray(X, float)), y) for X, y in data.train]
@@ -65,8 +65,8 @@ def softmax(x, example):
 
 def curve(name: str, problem, score, rate: float) -> None:
     """One line for each ε."""
-    print(f"\n{name}: {problem.n} clients, {int(problem.counts.sum())} examples, {problem.size} variables, {ROUNDS} rounds of one step, "
-          f"each example drawn with probability {RATE}, δ = {DELTA:g}")  # fmt: skip
+    sizes = f"{problem.n} clients, {int(problem.counts.sum())} examples, {problem.size} variables"
+    print(f"\n{name}: {sizes}, {ROUNDS} rounds of one step, each example drawn with probability {RATE}, δ = {DELTA:g}")
     for epsilon in EPSILONS:
         if np.isinf(epsilon):
             noise, solver, budget = 0.0, tw.LocalSGD(rate, steps=1), None
@@ -106,9 +106,8 @@ def canaries() -> None:
             scores += np.asarray(mean)[:n]
         account = tw.privacy.Account("client", "add or remove one", "the server", "gaussian", z)
         found = tw.privacy.audit(scores[inside], scores[~inside], 1e-5)
-        print(
-            f"  noise multiplier {z:3g}: ε = {account.epsilon(rounds, 1e-5, 'pld'):6.2f} by the account, at least {found.epsilon:5.2f} by the audit"
-        )
+        spent = account.epsilon(rounds, 1e-5, "pld")
+        print(f"  noise multiplier {z:3g}: ε = {spent:6.2f} by the account, at least {found.epsilon:5.2f} by the audit")
 
 
 def main(only: str | None = None) -> None:
