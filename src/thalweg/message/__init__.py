@@ -2,12 +2,44 @@
 
 from .aggregate import Aggregator, Mixer
 from .combine import Clients, Combine, Edges, Mean, Mix, Neighbours, PerClient, PerRow, Pull, Push, Rows, Stack, Sum, Summed
+from .compress import (
+    EF21,
+    QSGD,
+    BlockTopK,
+    ErrorFeedback,
+    Natural,
+    PowerSGD,
+    Quantise,
+    RandomK,
+    Rotate,
+    Sign,
+    Subsample,
+    Threshold,
+    TopK,
+    block_top_k,
+    ef21,
+    entropy_bits,
+    error_feedback,
+    natural,
+    power_sgd,
+    qsgd,
+    quantise,
+    random_k,
+    rotate,
+    sign,
+    subsample,
+    threshold,
+    top_k,
+)
 from .flow import Flow, Mechanism
 from .payload import HEADER_BYTES, PROJECTIONS, pack, payload_bytes, unpack
 from .stage import Cast, Chain, Identity, Stage, cast, chain, identity
 
 __all__ = [
-    "HEADER_BYTES", "PROJECTIONS", "Aggregator", "Cast", "Chain", "Clients", "Combine", "Edges", "Flow", "Identity", "Mean",
-    "Mechanism", "Mix", "Mixer", "Neighbours", "PerClient", "PerRow", "Pull", "Push", "Rows", "Stack", "Stage", "Sum", "Summed",
-    "cast", "chain", "identity", "pack", "payload_bytes", "unpack",
+    "EF21", "HEADER_BYTES", "PROJECTIONS", "QSGD", "Aggregator", "BlockTopK", "Cast", "Chain", "Clients", "Combine",
+    "Edges", "ErrorFeedback", "Flow", "Identity", "Mean", "Mechanism", "Mix", "Mixer", "Natural", "Neighbours",
+    "PerClient", "PerRow", "PowerSGD", "Pull", "Push", "Quantise", "RandomK", "Rotate", "Rows", "Sign", "Stack",
+    "Stage", "Subsample", "Sum", "Summed", "Threshold", "TopK", "block_top_k", "cast", "chain", "ef21", "entropy_bits",
+    "error_feedback", "identity", "natural", "pack", "payload_bytes", "power_sgd", "qsgd", "quantise", "random_k",
+    "rotate", "sign", "subsample", "threshold", "top_k", "unpack",
 ]  # fmt: skip
