@@ -87,6 +87,7 @@ class Facts(eqx.Module):
         pricing: of a coupled problem, the constants of its dual.
         participation: the part of the agents whose answers arrive in a round, at the least.
         contraction: δ of the link's compression, E‖C(m) − m‖² ≤ (1 − δ)‖m‖²; None where it is not known.
+        variance: ω of the link's compression, if it is unbiased, E‖C(m) − m‖² ≤ ω‖m‖²; else None.
     """
 
     smoothness: float | None
@@ -105,6 +106,7 @@ class Facts(eqx.Module):
     pricing: Any = None
     participation: float = 1.0
     contraction: float | None = 1.0
+    variance: float | None = 0.0
 
     @property
     def condition_number(self) -> float:

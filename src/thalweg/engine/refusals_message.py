@@ -74,11 +74,12 @@ def check_downlink(downlink: Stage | None, cohort: Cohort, fleet: Fleet | None, 
     )
 
 
-def link_contraction(link: Stage | None, x0: Any) -> float | None:
-    """δ of what peers do to messages like `x0`, None where it is not known."""
+def link_facts(link: Stage | None, x0: Any) -> dict[str, float | None]:
+    """The `Facts` that are the link's, for messages like `x0`."""
     if link is None:
-        return 1.0
-    return link.contraction(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x0))
+        return {}
+    spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x0)
+    return {"contraction": link.contraction(spec), "variance": link.variance(spec)}
 
 
 def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any) -> None:

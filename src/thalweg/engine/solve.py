@@ -35,7 +35,7 @@ from .moving import goal_of
 from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
-from .refusals_message import check_link, check_mixer, link_contraction
+from .refusals_message import check_link, check_mixer, link_facts
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tabulate import Messages, Tabulator
@@ -151,7 +151,7 @@ def solve(
     kind.check_stop(stop)
     asked, problem = problem, kind.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = dataclasses.replace(kind.facts(algorithm, network), contraction=link_contraction(link, problem.x0))
+    facts = dataclasses.replace(kind.facts(algorithm, network), **link_facts(link, problem.x0))
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)

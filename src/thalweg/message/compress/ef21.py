@@ -32,6 +32,11 @@ class EF21(Stage):
         self.after(Flow())
 
     def after(self, flow: Flow) -> Flow:
+        if not flow.linear:
+            raise ValueError(
+                "ef21: got a message that an earlier stage encodes, so that a replica is no sum of what was decoded; put that "
+                "stage inside: ef21(chain(…))"
+            )
         inner = behind_memory("ef21", self.stage, flow)
         return inner.but(norm=None, norm_1=None, unbiased=False, linear=False, fixed=False, replicated=True)
 

@@ -42,13 +42,13 @@ class Rotate(Stage):
         self.after(Flow())
 
     def after(self, flow: Flow) -> Flow:
-        inner = self.stage.after(compressed("rotate", flow, norm_1=None, unbiased=flow.unbiased))
+        inner = self.stage.after(compressed("rotate", flow, norm_1=None, unbiased=flow.unbiased, fixed=flow.fixed))
         if inner.memory or inner.replicated:
             raise ValueError(
                 "rotate: got a stage with a memory, expected one without: every message is rotated in another way, so that what "
                 "was left out of one means nothing in the next; put the memory around it: error_feedback(rotate(…))"
             )
-        return inner.but(packed=True, norm_1=None)
+        return inner.but(packed=True, norm_1=None, fixed=False)
 
     def init(self, spec: Any) -> Any:
         return self.stage.init(self._rotated(spec))
