@@ -127,7 +127,7 @@ def speed(numbers: int, repeats: int) -> None:
         encode = jax.jit(lambda state, m, key, stage=stage: stage.encode(state, m, key)[:2])
         decode = jax.jit(lambda wire, stage=stage: stage.decode(wire, jax.ShapeDtypeStruct(m.shape, m.dtype)))
         wire = encode(state, m, jax.random.key(1))[1]
-        there, back = best(lambda: encode(state, m, jax.random.key(1)), repeats), best(lambda: decode(wire), repeats)
+        there, back = best(repeats, encode, state, m, jax.random.key(1)), best(repeats, decode, wire)
         rate = m.nbytes / (there + back)
         bits, entropy = 8 * message.payload_bytes(wire) / numbers, message.entropy_bits(wire) / numbers
         print(
@@ -137,13 +137,13 @@ def speed(numbers: int, repeats: int) -> None:
         )
 
 
-def best(run, repeats: int) -> float:
+def best(repeats: int, run, *args) -> float:
     """Seconds of the fastest of some runs, the first apart."""
-    jax.block_until_ready(run())
+    jax.block_until_ready(run(*args))
     found = np.inf
     for _ in range(repeats):
         began = time.perf_counter()
-        jax.block_until_ready(run())
+        jax.block_until_ready(run(*args))
         found = min(found, time.perf_counter() - began)
     return found
 

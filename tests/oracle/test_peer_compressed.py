@@ -131,7 +131,6 @@ def test_without_compression_they_are_the_methods_they_grew_from():
     pairs = [
         (tw.ChocoSGD(0.05, 1.0), tw.Diffusion(0.05)),
         (tw.LEAD(0.05, 1.0, 1.0), tw.NIDS(0.05)),
-        (tw.BEER(0.02, 1.0), tw.GradientTracking(0.02, order="diging")),
     ]
     for compressed, plain in pairs:
         for k in (1, 7):

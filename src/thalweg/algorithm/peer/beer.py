@@ -32,7 +32,8 @@ class BEER(PeerAlgorithm[BEERState]):
         y_i ← y_i + γ Σ_j w_ij (k_j − k_i) + ∇φ_i(x_i) − ∇φ_i(x_i, previous);    i sends C(y_i − k_i),  k_j likewise
 
     with h_i(0) = k_i(0) = 0, y_i(0) = ∇φ_i(x_i(0)) and C the pipeline `link=`, for each of the two exchanges of a round by itself.
-    mean(y) = mean(∇φ_i(x_i)) in every round, whatever C does. With C = I, γ = 1 this is `GradientTracking(order="diging")`.
+    mean(y) = mean(∇φ_i(x_i)) in every round, whatever C does. With C = I, γ = 1 this is `GradientTracking(order="diging")`
+    but for the first round, before which nobody has heard of a y_j.
 
     Args:
         step_size: α. Default: what gradient tracking with the weights I + γ(W − I) would take (`tuned_step`).

@@ -45,12 +45,12 @@ class QSGD(Compressor):
         norm = rounded_up(most * jnp.sqrt(jnp.sum(jnp.square(scaled))))
         inverse = jnp.where(norm > 0, self.levels / jnp.where(norm > 0, norm, 1).astype(vector.dtype), 0)
         noise = uniform(seed_of(key), vector.shape[0]).astype(vector.dtype)
-        codes = jnp.clip(jnp.floor(vector * inverse + noise) + self.levels, 0, 2 * self.levels)
-        return {"codes": pack_bits(codes.astype(jnp.uint32), self._width), "norm": norm}
+        codes = jnp.clip(jnp.floor(vector * inverse + noise).astype(jnp.int32) + self.levels, 0, 2 * self.levels)
+        return {"codes": pack_bits(codes, self._width), "norm": norm}
 
     def unpack(self, packed, like):
-        codes = unpack_bits(packed["codes"], self._width, like.shape[0]).astype(like.dtype) - self.levels
-        return codes * (packed["norm"].astype(like.dtype) / self.levels)
+        codes = unpack_bits(packed["codes"], self._width, like.shape[0]).astype(jnp.int32) - self.levels
+        return codes.astype(like.dtype) * (packed["norm"].astype(like.dtype) / self.levels)
 
     def variance(self, spec) -> float:
         """d/(4s²), or √d/s − 1 where √d > 2s."""

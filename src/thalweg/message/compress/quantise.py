@@ -10,8 +10,7 @@ from thalweg.message.flow import Flow
 from .base import Compressor, compressed
 from .bits import pack_bits, unpack_bits
 from .layout import Layout
-from .noise import bits as random_bits
-from .noise import seed_of
+from .noise import seed_of, uniform
 
 
 class Quantise(Compressor):
@@ -55,17 +54,16 @@ class Quantise(Compressor):
         rows = jnp.pad(vector, (0, -vector.shape[0] % self.block)).reshape(-1, self.block)
         scale = rounded_up(jnp.max(jnp.abs(rows), axis=1) / self.levels)
         inverse = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1).astype(vector.dtype), 0)
-        noise = random_bits(seed_of(key), rows.size).reshape(rows.shape)
-        noise = ((noise >> 8).astype(vector.dtype) + 0.5) * 2.0**-24
-        codes = jnp.floor(rows * inverse[:, None] + noise + self.levels)
+        noise = uniform(seed_of(key), rows.size).reshape(rows.shape).astype(vector.dtype)
+        codes = jnp.floor(rows * inverse[:, None] + noise).astype(jnp.int32) + self.levels
         codes = jnp.clip(codes, 0, 2 * self.levels).astype(jnp.uint8).reshape(-1)[: vector.shape[0]]
         return {"codes": codes if self.bits == 8 else pack_bits(codes, self.bits), "scale": scale}
 
     def unpack(self, packed, like):
         (d,) = like.shape
         codes = packed["codes"] if self.bits == 8 else unpack_bits(packed["codes"], self.bits, d)
-        codes = jnp.pad(codes.astype(like.dtype), (0, -d % self.block)).reshape(-1, self.block)
-        return ((codes - self.levels) * packed["scale"][:, None].astype(like.dtype)).reshape(-1)[:d]
+        codes = jnp.pad(codes.astype(jnp.int32) - self.levels, (0, -d % self.block)).reshape(-1, self.block)
+        return (codes.astype(like.dtype) * packed["scale"][:, None].astype(like.dtype)).reshape(-1)[:d]
 
     def variance(self, spec) -> float:
         """½(√(1 + (B − 1)/L²) − 1), B at most d."""

@@ -8,14 +8,13 @@ Axes: `d` numbers, `k` chosen ones.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from .bits import WORD, count, first_set, words
+from .bits import WORD, count, first_set, nth_set, words
 
 SAMPLE = 2**15
 
@@ -26,10 +25,29 @@ def largest(vector: Float[Array, " d"], k: int) -> Int[Array, " k"]:
     if k >= d:
         return jnp.arange(d, dtype=jnp.int32)
     size = magnitude(vector)
-    bound = _kth(size, k)
+    sample = size[:: max(1, d // SAMPLE)]
+    expected = k * sample.shape[0] / d
+    rank = math.ceil(expected + 4 * math.sqrt(expected) + 8)
+    room = math.ceil(d / sample.shape[0] * (expected + 8 * math.sqrt(expected) + 16))
+    if d <= 2 * SAMPLE or room >= d // 2:
+        return _largest(size, k, jnp.asarray(True))
+    above = words(size >= _bisected(sample, rank, jnp.asarray(True)))
+    found = count(above)
+    enough = (found >= k) & (found <= room)
+
+    def of_few():
+        places = first_set(above, room)
+        few = jnp.where(places < d, size[jnp.minimum(places, d - 1)], 0)
+        return places[_largest(few, k, jnp.asarray(True))]
+
+    return jax.lax.cond(enough, of_few, lambda: _largest(size, k, ~enough))
+
+
+def _largest(size: Array, k: int, wanted: Bool[Array, ""]) -> Int[Array, " k"]:
+    """`[k]` positions of the largest of `size`; anything where it is not wanted."""
+    bound = _bisected(size, k, wanted)
     above, equal = words(size > bound), words(size == bound)
-    missing = k - count(above)
-    last = first_set(equal, k)[missing - 1]
+    last = nth_set(equal, (k - count(above) - 1)[None])
     before = jnp.arange(above.shape[0], dtype=jnp.int32) * WORD
     reach = jnp.clip(last - before + 1, 0, WORD).astype(jnp.uint32)
     kept = jnp.where(reach == WORD, jnp.uint32(0xFFFFFFFF), (jnp.uint32(1) << reach) - jnp.uint32(1))
@@ -43,30 +61,10 @@ def magnitude(vector: Float[Array, " d"]) -> Array:
     return jax.lax.bitcast_convert_type(vector, kind) & jnp.asarray(2 ** (bits - 1) - 1, kind)
 
 
-def _kth(size: Array, k: int) -> Array:
-    """The k-th largest of `size` `[d]`."""
-    d = size.shape[0]
-    if d <= 2 * SAMPLE:
-        return _bisected(size, k, jnp.asarray(True))
-    sample = size[:: d // SAMPLE]
-    expected = k * sample.shape[0] / d
-    rank = math.ceil(expected + 4 * math.sqrt(expected) + 8)
-    room = math.ceil(d / sample.shape[0] * (expected + 8 * math.sqrt(expected) + 16))
-    if room >= d:
-        return _bisected(size, k, jnp.asarray(True))
-    low = _bisected(sample, rank, jnp.asarray(True))
-    above = words(size >= low)
-    found = count(above)
-    good = (found >= k) & (found <= room)
-    places = first_set(above, room)
-    near = jnp.where(places < d, size[jnp.minimum(places, d - 1)], 0)
-    return jnp.where(good, _bisected(near, k, jnp.asarray(True)), _bisected(size, k, ~good))
-
-
-def _bisected(size: Array, k: int, wanted: Any) -> Array:
+def _bisected(size: Array, k: int, wanted: Bool[Array, ""]) -> Array:
     """The largest bound that at least k of `size` reach, bit by bit; 0 at once where it is not wanted.
 
-    A `while` and no `cond`: under `vmap` that would do both branches always.
+    Under `vmap` both branches of a `cond` are done, but this loop ends at once if nobody wants it.
     """
     top = 8 * np.dtype(size.dtype).itemsize - 2
 
