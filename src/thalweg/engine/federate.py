@@ -17,7 +17,7 @@ from thalweg.problem.regularizer import Zero
 from . import privacy, setup
 from . import refusals_server as refusals
 from .led import CLIENT_ROWS, Asked, carried, conduct, lead
-from .refusals_message import check_aggregator
+from .refusals_message import check_aggregator, check_downlink
 from .server_metrics import Evaluation, LearningGauge
 from .server_tabulate import ServerColumns
 from .simulated import EventDriven
@@ -35,6 +35,7 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     stated, problem = problem, refusals.check_problem(algorithm, problem)
     cohort = refusals.cohort_of(algorithm, problem.n)
+    check_downlink(a.downlink, cohort, a.fleet, a.engine)
     algorithm = algorithm.resolve(_facts(problem, algorithm))
     clients = unscaled(problem)
     evaluations = {name: _evaluation(name, *pair, problem) for name, pair in (evaluate or {}).items()}

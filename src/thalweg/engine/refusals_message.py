@@ -2,11 +2,18 @@
 
 from typing import Any
 
+import jax
+
 from thalweg.adversary import Adversary
+from thalweg.cohort import Cohort, Everyone
+from thalweg.fleet import Fleet
 from thalweg.message.aggregate import Aggregator, Mixer
 from thalweg.message.combine import Mean, Mix
 from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
+from thalweg.network import Network
+
+from .simulated import EventDriven
 
 
 def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: Any, adversary: Any) -> None:
@@ -31,6 +38,48 @@ def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: An
             "unprotected; use a method that only averages, such as tw.FedAvg or tw.FedOpt"
         )
     aggregate.after(flow)
+
+
+def check_link(link: Stage | None, network: Network) -> None:
+    """Of peers: copies that neighbours keep of each other's messages stay the same at both ends."""
+    if link is None or not link.after(Flow()).replicated:
+        return
+    schedule = type(network.schedule).__name__
+    if schedule == "Fixed" and not network.failures.any:
+        return
+    what = f"a network with {network.failures}" if schedule == "Fixed" else f"the schedule {network.schedule}"
+    raise ValueError(
+        f"solve: got a link that sends changes of a replica (ef21) on {what}, expected a network on which every message arrives: a "
+        "change that is missed is never made up for; use error_feedback(…), whose messages stand by themselves"
+    )
+
+
+def check_downlink(downlink: Stage | None, cohort: Cohort, fleet: Fleet | None, engine: Any) -> None:
+    """Of a server: what its pipeline remembers of earlier broadcasts, every client has received."""
+    flow = Flow() if downlink is None else downlink.after(Flow())
+    if not (flow.memory or flow.replicated):
+        return
+    if isinstance(engine, EventDriven) or engine == EventDriven.name:
+        why = "the event-driven engine, where the server speaks to one client at a time"
+    elif not isinstance(cohort, Everyone):
+        why = f"the cohort {cohort!r}"
+    elif fleet is not None and fleet.selective:
+        why = "a fleet with a deadline, accept or availability"
+    else:
+        return
+    raise ValueError(
+        f"solve: got a downlink with a memory (error_feedback, ef21) and {why}, expected that every client receives every "
+        "broadcast, since what is left out of one comes with a later one; use a downlink without memory, such as quantise(8), or "
+        "cohort=None"
+    )
+
+
+def link_facts(link: Stage | None, x0: Any) -> dict[str, float | None]:
+    """The `Facts` that are the link's, for messages like `x0`."""
+    if link is None:
+        return {}
+    spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), x0)
+    return {"contraction": link.contraction(spec), "variance": link.variance(spec)}
 
 
 def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any) -> None:

@@ -37,7 +37,7 @@ from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .privacy import of_peers, plan
-from .refusals_message import check_mixer
+from .refusals_message import check_link, check_mixer, link_facts
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tabulate import Messages, Tabulator
@@ -155,11 +155,12 @@ def solve(
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
     check_mixer(algorithm, problem.n, aggregate, adversary)
+    check_link(link, network)
     kind = kind_of(problem, algorithm)
     kind.check_stop(stop)
     asked, problem = problem, kind.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = kind.facts(algorithm, network)
+    facts = dataclasses.replace(kind.facts(algorithm, network), **link_facts(link, problem.x0))
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)

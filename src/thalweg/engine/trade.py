@@ -19,7 +19,7 @@ from .facts import of_market
 from .led import Asked, carried, conduct, lead
 from .market import MarketGauge
 from .market_tabulate import MarketColumns
-from .refusals_message import check_aggregator
+from .refusals_message import check_aggregator, check_downlink
 from .warm import WarmStart, warmed
 
 
@@ -30,6 +30,7 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
     check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     refusals_market.check_market(problem, algorithm)
     cohort = refusals.cohort_of(algorithm, problem.n)
+    check_downlink(a.downlink, cohort, a.fleet, a.engine)
     engine = setup.chosen_engine(a.engine, a.deterministic)
     part = refusals_market.participation(cohort, a.fleet, engine, problem.n)
     algorithm = algorithm.resolve(dataclasses.replace(of_market(problem), participation=part))

@@ -24,6 +24,7 @@ from . import problems, records
 from .folder import RunFolder
 from .mistakes import Mistake, named, read, shown
 from .networks import NetworkTable
+from .pipelines import StageTable
 from .problems import ProblemTable
 from .signature import Table, arguments
 
@@ -105,6 +106,7 @@ class Experiment:
         source: the text of the file.
         problem, network, algorithm, stop, settings, fleet: its tables; `settings` is `[run]`. Peers have a network, an algorithm
             with a server may have a fleet.
+        pipelines: of "link", "uplink" and "downlink" those that the file has.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Experiment:
     stop: Table | None
     settings: RunTable
     fleet: Table | None = None
+    pipelines: dict[str, StageTable] = dataclasses.field(default_factory=dict)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -127,7 +130,7 @@ class Experiment:
         }
         for name, table in (("network", self.network), ("stop", self.stop), ("fleet", self.fleet)):
             content |= {} if table is None else {name: table.given()}
-        return content
+        return content | {name: pipeline.given() for name, pipeline in self.pipelines.items()}
 
     @property
     def hash(self) -> str:
@@ -177,6 +180,7 @@ class Experiment:
         around = (
             self._with_server(algorithm, stated.problem.n) if self.network is None else self._with_network(algorithm, stated)
         )
+        around |= {name: pipeline.build() for name, pipeline in self.pipelines.items()}
         central = self._reference(stated.problem)
         with folder.starting(self.name, self.base, self.source, self.content, self.hash):
             result = solve(

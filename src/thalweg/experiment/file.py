@@ -21,6 +21,9 @@ For example
 An algorithm with a server (thalweg.server) or a price-setter (thalweg.price) has no [network], and may have a [fleet]: the
 arguments of thalweg.Fleet. Price algorithms are for coupled problems: kind = "allocation", "bids" or "network_utility".
 
+What is done to messages is a stage of thalweg.message, or a list of stages: [link] between peers, [uplink] and [downlink] with a
+server; see `thalweg.experiment.pipelines`.
+
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
 
@@ -36,10 +39,11 @@ from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
 from .folder import RunFolder
 from .mistakes import Mistake, missing, read, shown, unknown_key, unknown_name, wrong
 from .networks import NetworkTable
+from .pipelines import PIPELINES, StageTable
 from .problems import KINDS, ProblemTable
 from .signature import KNOWN, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet")
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", *PIPELINES)
 
 
 def load(path: str | Path) -> Experiment:
@@ -105,6 +109,7 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
         stop=read_table(Stop, tables["stop"], "stop") if "stop" in tables else None,
         settings=settings,
         fleet=_fleet(tables["fleet"]) if "fleet" in tables else None,
+        pipelines={name: StageTable.read(tables[name], name) for name in PIPELINES if name in tables},
     )
 
 
@@ -131,6 +136,12 @@ def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, setti
     """Peers have a network; clients of a server have none, and may have a fleet."""
     name = algorithm.kind.__name__
     setter = "price-setter" if algorithm.sets_prices else "server"
+    for pipeline in PIPELINES:
+        if pipeline in tables and algorithm.has_server == (pipeline == "link"):
+            who, mend = (f"has a {setter}", "[uplink] and [downlink]") if algorithm.has_server else ("has no server", "[link]")
+            raise Mistake(
+                f"{pipeline}: got a table [{pipeline}], expected none: {name} {who}; what is done to messages is {mend}"
+            )
     if not algorithm.has_server:
         if "network" not in tables:
             raise missing("network", f"a table [network], in which {name} has its neighbours")
