@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 PEERS = ("pytorch", "pfl_research", "flower", "fedjax")
+ROBUST = "byzfl"  # of `benchmarks.robust`
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("THALWEG_RIVALS", "~/.cache/thalweg-rivals")).expanduser()
 
