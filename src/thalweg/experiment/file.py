@@ -21,6 +21,9 @@ For example
 An algorithm with a server (thalweg.server) or a price-setter (thalweg.price) has no [network], and may have a [fleet]: the
 arguments of thalweg.Fleet. Price algorithms are for coupled problems: kind = "allocation", "bids" or "network_utility".
 
+Any may have an [aggregate], what stands in place of the mean of messages, and an [adversary], who lies, each with a kind:
+[aggregate] kind = "trimmed_mean", f = 0.2. `thalweg list aggregators`, `mixers` and `adversaries` name them.
+
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
 
@@ -28,8 +31,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from thalweg.adversary import Adversary
 from thalweg.engine import Stop
 from thalweg.fleet import Fleet
+from thalweg.message import Aggregator, Mixer
 
 from .coupled import CoupledTable
 from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
@@ -37,9 +42,9 @@ from .folder import RunFolder
 from .mistakes import Mistake, missing, read, shown, unknown_key, unknown_name, wrong
 from .networks import NetworkTable
 from .problems import KINDS, ProblemTable
-from .signature import KNOWN, read_table
+from .signature import KNOWN, read_choice, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet")
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary")
 
 
 def load(path: str | Path) -> Experiment:
@@ -105,6 +110,10 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
         stop=read_table(Stop, tables["stop"], "stop") if "stop" in tables else None,
         settings=settings,
         fleet=_fleet(tables["fleet"]) if "fleet" in tables else None,
+        aggregate=read_choice(Aggregator if algorithm.has_server else Mixer, tables["aggregate"], "aggregate")
+        if "aggregate" in tables
+        else None,
+        adversary=read_choice(Adversary, tables["adversary"], "adversary") if "adversary" in tables else None,
     )
 
 
