@@ -65,7 +65,7 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
 
 def forged(executor, e, when, memory, sent, members, present):
     """(the adversary's memory, `sent` with what it writes in place of some agents' messages)."""
-    same = members[:, None] == jnp.asarray(e.adversary.agents)
+    same = members[:, None] == jnp.asarray(e.adversary.agents)[None]
     bad, places = jnp.any(same, axis=1) & present, jnp.argmax(same, axis=1).astype(jnp.int32)
     key = jax.random.fold_in(round_key(e.key, Stream.ADVERSARY, *when), Role.ENCODE)
     everyone = (executor.everyone(sent), bad, present, places)
