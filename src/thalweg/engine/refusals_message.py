@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from thalweg.adversary import Adversary
 from thalweg.cohort import Cohort, Everyone
@@ -16,8 +17,8 @@ from thalweg.network import Network
 from .simulated import EventDriven
 
 
-def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: Any, adversary: Any) -> None:
-    """Of a server: its aggregator fits the algorithm's messages, and what the uplink makes of them."""
+def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: Any, adversary: Any, slots: int) -> None:
+    """Of a server that hears at most `slots` clients in a round: its aggregator fits them, their messages and the uplink."""
     if aggregate is not None and not isinstance(aggregate, Aggregator):
         kind = "an aggregator of a server, such as tw.message.trimmed_mean(0.1), or None"
         raise TypeError(f"solve: got {type(aggregate).__name__} as aggregate, expected {kind}")
@@ -38,6 +39,7 @@ def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: An
             "unprotected; use a method that only averages, such as tw.FedAvg or tw.FedOpt"
         )
     aggregate.after(flow)
+    aggregate.check(slots)
 
 
 def check_link(link: Stage | None, network: Network) -> None:
@@ -84,6 +86,18 @@ def link_facts(link: Stage | None, x0: Any) -> dict[str, float | None]:
 
 def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any) -> None:
     """Of peers: what stands in place of mixing has something to mix."""
+
+
+def weight_warnings(aggregate: Any, weights: np.ndarray) -> list[str]:
+    """What is worth a warning: weights of clients that an aggregator does not look at."""
+    if aggregate is None or not aggregate.unweighted or np.ptp(weights) <= 1e-6 * weights.max():
+        return []
+    name = type(aggregate).__name__
+    return [f"{name} counts every client once: their weights, from {weights.min():.3g} to {weights.max():.3g}, do not matter"]
+
+
+def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any, neighbours: int) -> None:
+    """Of peers, who have at least so many `neighbours`: what stands in place of mixing has something to mix."""
     if mixer is not None and not isinstance(mixer, Mixer):
         kind = "a mixer of peers, such as tw.message.clipped_gossip(…), or None"
         raise TypeError(f"solve: got {type(mixer).__name__} as aggregate, expected {kind}")
@@ -93,6 +107,8 @@ def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any) -> None:
             f"solve: {type(algorithm).__name__} does not mix with its neighbours, so {type(mixer).__name__} has nothing to stand "
             "in for; leave aggregate= out, or use a method that mixes, such as tw.DGD"
         )
+    if mixer is not None:
+        mixer.check(neighbours)
 
 
 def _check_adversary(adversary: Any, n: int) -> None:
@@ -103,3 +119,5 @@ def _check_adversary(adversary: Any, n: int) -> None:
     agents = adversary.agents
     if not agents or len(set(agents)) < len(agents) or min(agents) < 0 or max(agents) >= n:
         raise ValueError(f"solve: got adversary.agents={agents}, expected different positions from 0 to {n - 1}")
+    if len(agents) == n:
+        raise ValueError(f"solve: got adversary.agents={agents}, which is everybody; leave somebody honest")

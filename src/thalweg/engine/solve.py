@@ -97,7 +97,8 @@ def solve(
         uplink, downlink: of a server: the same, to the server and from it.
         aggregate: what stands in place of the weighted mean of messages (`tw.message.trimmed_mean(…)`, a secure sum, …);
             of peers, in place of the mixing with neighbours.
-        adversary: agents that send what they like (`tw.adversary`), to see what a method withstands.
+        adversary: agents that send what they like (`tw.adversary`), to see what a method withstands. What is then reported, and
+            x of peers, is of the honest agents; `agents` has the liars' estimates too.
         privacy: what the run may cost its agents (`tw.privacy.Budget(epsilon, delta)`): it ends before that is
             exceeded, and the ledger has ε at every record. What hides them is said by `aggregate`, a pipeline,
             or the local solver.
@@ -154,8 +155,8 @@ def solve(
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
-    check_mixer(algorithm, problem.n, aggregate, adversary)
     check_link(link, network)
+    check_mixer(algorithm, problem.n, aggregate, adversary, int(network.facts.min_degree))
     kind = kind_of(problem, algorithm)
     kind.check_stop(stop)
     asked, problem = problem, kind.problem
@@ -173,8 +174,8 @@ def solve(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
         link=Identity() if link is None else link,
-        mixer=aggregate,
-        adversary=adversary,
+        mixer=None if aggregate is None else traced(aggregate, problem.dtype),
+        adversary=None if adversary is None else traced(adversary, problem.dtype),
         world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), dense),
         setting=make_setting(network, ids),
         key=jax.random.key_data(jax.random.key(seed)),
@@ -219,6 +220,7 @@ def solve(
     config = (
         _config(asked, fingerprint, algorithm, network, engine, seed, stop, spending.asked, facts) | labels | spending.config
     )
+    config |= setup.protection(aggregate, adversary, problem.n)
     outcome, reason, tracking = setup.execute(
         run, rounds, every=asked_every, checkpoint=checkpoint, resume=resume, identity=identity, tabulate=tabulate, said=said,
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,

@@ -23,6 +23,8 @@ arguments of thalweg.Fleet. Price algorithms are for coupled problems: kind = "a
 
 What is done to messages is a stage of thalweg.message, or a list of stages: [link] between peers, [uplink] and [downlink] with a
 server; see `thalweg.experiment.pipelines`.
+Any may have an [aggregate], what stands in place of the mean of messages, and an [adversary], who lies, each with a kind:
+[aggregate] kind = "trimmed_mean", f = 0.2. `thalweg list aggregators`, `mixers` and `adversaries` name them.
 
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
@@ -31,8 +33,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from thalweg.adversary import Adversary
 from thalweg.engine import Stop
 from thalweg.fleet import Fleet
+from thalweg.message import Aggregator, Mixer
 
 from .coupled import CoupledTable
 from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
@@ -41,9 +45,9 @@ from .mistakes import Mistake, missing, read, shown, unknown_key, unknown_name, 
 from .networks import NetworkTable
 from .pipelines import PIPELINES, StageTable
 from .problems import KINDS, ProblemTable
-from .signature import KNOWN, read_table
+from .signature import KNOWN, read_choice, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", *PIPELINES)
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary", *PIPELINES)
 
 
 def load(path: str | Path) -> Experiment:
@@ -110,6 +114,10 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
         settings=settings,
         fleet=_fleet(tables["fleet"]) if "fleet" in tables else None,
         pipelines={name: StageTable.read(tables[name], name) for name in PIPELINES if name in tables},
+        aggregate=read_choice(Aggregator if algorithm.has_server else Mixer, tables["aggregate"], "aggregate")
+        if "aggregate" in tables
+        else None,
+        adversary=read_choice(Adversary, tables["adversary"], "adversary") if "adversary" in tables else None,
     )
 
 
