@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from thalweg.algorithm.server.base import Counts
-from thalweg.cohort import Draw
+from thalweg.cohort import Cohort, Draw
 from thalweg.message.combine import Clients, Mean, Rows, Stack, Sum
 from thalweg.message.rows import as_rows
 from thalweg.problem.coupling import scattered
@@ -31,7 +31,8 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
     def weigh(registry, draw, arrived, response, scale):
         weights = jnp.where(arrived, registry.weights[draw.members], 0)
         mean = weights * draw.factor / response
-        if e.cohort.normalise or not e.cohort.unbiased or not pace.known:
+        sealed = e.aggregate is not None and e.aggregate.sealed  # then it divides by itself, since clients cannot
+        if not sealed and over_arrivals(e.cohort, pace.known):
             mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
         if scale is not None:
             mean = mean * scale
@@ -60,6 +61,18 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
     if "x" in sent:
         dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
     return memory, aggregate, counts, dispersion
+
+
+def over_arrivals(cohort: Cohort, known: bool) -> bool:
+    """Whether means are over those that arrived; `known`: they arrive with known probabilities."""
+    return cohort.normalise or not cohort.unbiased or not known
+
+
+def accepted(executor, e, arrived: Bool[Array, " c"]) -> Bool[Array, " c"]:
+    """Whose message counts, of those that arrived."""
+    if e.aggregate is None:
+        return arrived
+    return executor.network_role("accept", lambda aggregator, arrived: aggregator.accept(arrived), e.aggregate, arrived)
 
 
 def forged(executor, e, when, sent, members, present):

@@ -31,6 +31,7 @@ from .loop import Rules
 from .moving import Goal, goal_of
 from .pace import expected_seconds
 from .plans import planned
+from .refusals_message import settled_aggregator
 from .server import Server
 from .server_metrics import Gauge
 from .simulated import EventDriven
@@ -121,7 +122,7 @@ def lead(
         public=public,
         uplink=Identity() if asked.uplink is None else asked.uplink,
         downlink=Identity() if asked.downlink is None else asked.downlink,
-        aggregate=asked.aggregate,
+        aggregate=settled_aggregator(asked.aggregate, cohort, asked.fleet, n, getattr(engine, "buffer", None)),
         adversary=asked.adversary,
         fleet=asked.fleet,
         ids=jnp.asarray(ids, jnp.int32),

@@ -3,10 +3,14 @@
 from typing import Any
 
 from thalweg.adversary import Adversary
+from thalweg.cohort import Cohort
+from thalweg.fleet import Fleet
 from thalweg.message.aggregate import Aggregator, Mixer
 from thalweg.message.combine import Mean, Mix
 from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
+
+from .aggregation import over_arrivals
 
 
 def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: Any, adversary: Any) -> None:
@@ -31,6 +35,25 @@ def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: An
             "unprotected; use a method that only averages, such as tw.FedAvg or tw.FedOpt"
         )
     aggregate.after(flow)
+
+
+def settled_aggregator(aggregate: Aggregator | None, cohort: Cohort, fleet: Fleet | None, n: int, buffer: int | None) -> Any:
+    """The aggregator of this cohort. `buffer`: messages of an update, where a server does not wait for rounds."""
+    if aggregate is None:
+        return None
+    name = type(aggregate).__name__
+    if aggregate.sealed and buffer is not None:
+        raise ValueError(
+            f"EventDriven: {name} adds up what clients have weighted before they know how late they come, and whose masks cancel "
+            "within a round; use an engine with rounds, or leave aggregate= out"
+        )
+    if aggregate.sealed and cohort.reports:
+        raise ValueError(
+            f"solve: cohort {type(cohort).__name__} learns each client's {', '.join(cohort.reports)} in the clear, beside the sums "
+            f"of {name} that are to hide it; use a cohort that does not learn, such as tw.cohort.uniform(…)"
+        )
+    known = fleet is None or not fleet.selective
+    return aggregate.resolve(cohort.slots(n) if buffer is None else buffer, over_arrivals(cohort, known))
 
 
 def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any) -> None:

@@ -28,7 +28,7 @@ from thalweg.message.stage import Stage
 from thalweg.problem.coupling import gathered
 from thalweg.problem.scattered import Scattered
 
-from .aggregation import combine
+from .aggregation import accepted, combine
 from .keys import Role, Stream, agent_keys, round_key
 from .pace import Pace, arrivals, budgets
 
@@ -138,6 +138,7 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         uplink = {**uplink, phase: up}
         info = executor.everyone(info)
         arrived, seconds = arrivals(e.fleet, pace, info.steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
+        arrived = accepted(executor, e, arrived)
         memories[phase], aggregate, counts, dispersion = combine(
             executor, e, (k, index), memories[phase], sent, draw, arrived, pace
         )

@@ -1,13 +1,15 @@
 """What travels: combine rules, the wire format, and stages between an algorithm and the wire."""
 
+from . import secure
 from .aggregate import Aggregator, Mixer
 from .combine import Clients, Combine, Edges, Mean, Mix, Neighbours, PerClient, PerRow, Pull, Push, Rows, Stack, Sum, Summed
 from .flow import Flow, Mechanism
 from .payload import HEADER_BYTES, PROJECTIONS, pack, payload_bytes, unpack
+from .secure_sum import SecureSum, secure_sum
 from .stage import Cast, Chain, Identity, Stage, cast, chain, identity
 
 __all__ = [
     "HEADER_BYTES", "PROJECTIONS", "Aggregator", "Cast", "Chain", "Clients", "Combine", "Edges", "Flow", "Identity", "Mean",
-    "Mechanism", "Mix", "Mixer", "Neighbours", "PerClient", "PerRow", "Pull", "Push", "Rows", "Stack", "Stage", "Sum", "Summed",
-    "cast", "chain", "identity", "pack", "payload_bytes", "unpack",
+    "Mechanism", "Mix", "Mixer", "Neighbours", "PerClient", "PerRow", "Pull", "Push", "Rows", "SecureSum", "Stack", "Stage",
+    "Sum", "Summed", "cast", "chain", "identity", "pack", "payload_bytes", "secure", "secure_sum", "unpack",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Whole-numbered noise whose sum over clients hides each of them: distributed differential privacy.
 
-Clément Canonne, Gautam Kamath, Thomas Steinke, *The discrete Gaussian for differential privacy*, NeurIPS 2020. In shares: Peter
-Kairouz, Ziyu Liu, Thomas Steinke, *The distributed discrete Gaussian mechanism for federated learning with secure aggregation*, ICML
-2021.
+Clément Canonne, Gautam Kamath, Thomas Steinke, *The discrete Gaussian for differential privacy*, NeurIPS 2020. In shares:
+Peter Kairouz, Ziyu Liu, Thomas Steinke, *The distributed discrete Gaussian mechanism for federated learning with secure
+aggregation*, ICML 2021.
 """
 
 import math
@@ -15,26 +15,25 @@ from jaxtyping import Array, Int, PRNGKeyArray
 LEAST_VARIANCE = 4.0
 
 
-def shared_variance(deviation: float, survivors: int) -> float:
-    """Variance of each client's share, such that `survivors` of them add up to deviation².
+def check_shares(deviation: float, survivors: int) -> None:
+    """That so many shares, which add up to a deviation of so many steps, are large enough by themselves.
 
     Raises:
-        ValueError: shares would be so small that their sum is no discrete Gaussian.
+        ValueError: they are not, and their sum would be no discrete Gaussian.
     """
-    variance = deviation**2 / survivors
-    if variance < LEAST_VARIANCE:
+    share = deviation / math.sqrt(survivors)
+    if share**2 < LEAST_VARIANCE:
         raise ValueError(
-            f"secure_sum with noise: got shares of deviation {math.sqrt(variance):.3g} steps for each of {survivors} clients, expected at least "
-            f"{math.sqrt(LEAST_VARIANCE):g}, below which their sum is no discrete Gaussian; use a finer step, bits=32, or more noise"
+            f"secure_sum with noise: got shares of deviation {share:.3g} steps for each of {survivors} clients, expected at least "
+            f"{math.sqrt(LEAST_VARIANCE):g}: else their sum is no discrete Gaussian; use a finer step, bits=32, or more noise"
         )
-    return variance
 
 
 def discrete_gaussian(key: PRNGKeyArray, shape: tuple[int, ...], variance) -> Int[Array, "*shape"]:
     """Whole numbers with P(x) ∝ exp(−x²/(2 variance)).
 
-    Discrete Laplace numbers of scale t = ⌊σ⌋ + 1 are accepted with probability exp(−(|x| − σ²/t)²/(2σ²)), all entries at once until none
-    is left. For simulations: probabilities are those of floating-point numbers. `secure.discrete_gaussian` is exact.
+    Discrete Laplace numbers of scale t = ⌊σ⌋ + 1 are accepted with probability exp(−(|x| − σ²/t)²/(2σ²)), all entries at once until
+    none is left. For simulations: probabilities are those of floating-point numbers. `secure.discrete_gaussian` is exact.
     """
     variance = jnp.asarray(variance)
     variance = variance.astype(jnp.promote_types(variance.dtype, jnp.float32))

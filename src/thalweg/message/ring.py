@@ -17,8 +17,8 @@ WEIGHT_BITS, WEIGHT_UNIT = 32, 2.0**24
 class Ring(eqx.Module):
     """Z_{2^bits} for sums over at most `clients` vectors with entries in [−range, range].
 
-    A number v becomes ⌊v/s⌋ or ⌈v/s⌉, at random and right on average; s = range/levels, so that |v| ≤ range never exceeds `levels`, and
-    clients·levels, with room for noise, stays below 2^(bits−1).
+    A number v becomes ⌊v/s⌋ or ⌈v/s⌉, at random and right on average; s = range/levels, so that |v| ≤ range never exceeds `levels`,
+    and clients·levels, with room for noise, stays below 2^(bits−1).
 
     Attributes:
         bits: 16 or 32 (static); clients: c (static); levels: L (static).
@@ -92,7 +92,11 @@ def fitted(clients: int, bits: int | None, range: float, step: float | None, noi
     wanted = most if step is None else -int(-range // step)
     if not 1 <= wanted <= most:
         room = f" and {TAIL:g} deviations {noise * range:g} of noise" if noise else ""
-        mend = "allow a coarser step, a smaller range or fewer clients" if bits == 32 else "use bits=32, a coarser step, or fewer clients"
+        mend = (
+            "allow a coarser step, a smaller range or fewer clients"
+            if bits == 32
+            else "use bits=32, a coarser step, or fewer clients"
+        )
         raise ValueError(
             f"secure_sum: got {clients} clients with numbers up to {range:g}{room} in steps of {range / max(wanted, 1):g}, that is "
             f"{clients} · {wanted} levels, expected at most {2 ** (bits - 1) - 1} in the ring of {bits} bits; {mend}"

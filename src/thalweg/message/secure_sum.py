@@ -3,6 +3,7 @@
 Axes: `c` slots of a cohort, `d` numbers of a message.
 """
 
+import dataclasses
 import math
 from typing import ClassVar
 
@@ -11,15 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg._extras import require
+
 from .aggregate import Aggregator
 from .flow import Flow, Mechanism
-from .noise import discrete_gaussian, shared_variance
-from .payload import payload_bytes
+from .noise import check_shares, discrete_gaussian
 from .ring import Ring, fitted
 from .secure import Setup, sent_bytes, simulate
 
 # Norms are computed in floating point.
 ROUNDING = 1e-5
+
+# Facts of a pipeline that a sum cannot stand behind.
+UNSUMMABLE = {
+    "replicated": "changes of a copy are sent before it, and the server could not keep a copy for each client; use a pipeline "
+    "without copies",
+    "memory": "a stage before it carries what it left out into later messages, which each client decides by itself, and the sum of "
+    "such messages is no sum of what was meant; leave error feedback out",
+    "fixed": "each client chooses its own coordinates before it, and a coordinate of a sum must mean the same for all; compress "
+    "without choosing (bits=16, a coarser step=), or leave the secure sum out",
+    "linear": "messages are cast or quantised before it, and a sum of such wires is no sum of messages; the ring quantises by "
+    "itself: state bits= or step= here, and leave the cast out",
+}
 
 
 class SecureSum(Aggregator):
@@ -29,10 +43,11 @@ class SecureSum(Aggregator):
                       q_i = v_i/s rounded at random, plus its share of the noise (if any), in Z_{2^bits}
         server        (s/c) Σ_i q_i
 
-    c is the number of slots of the cohort and a_i = w_i·factor_i/response_i what makes the sum an estimate of the mean over all clients;
-    no a_i depends on who arrives, so that a client can multiply by its own before it encodes. Where the mean over those that
-    arrived is wanted, the digits of a_i are further entries of the same vector, and the server divides by Σ_i a_i, never seeing one
-    of them. If more than `dropouts` clients do not arrive, the round is void: nothing can be decoded, and nobody's message counts.
+    c is the number of slots of the cohort and a_i = w_i·factor_i/response_i what makes the sum an estimate of the mean over all
+    clients; no a_i depends on who arrives, so that a client can multiply by its own before it encodes. Where the mean over those
+    that arrived is wanted, the digits of a_i are further entries of the same vector, and the server divides by Σ_i a_i, never
+    seeing one of them. If more than `dropouts` clients do not arrive, the round is void: nothing can be decoded, and nobody's
+    message counts.
 
     range → `range`, s → `range`/levels (at most `step`), bits → `bits`, z → `noise_multiplier`, clip → `clip`, t → `dropouts`. The
     other fields: `protocol` runs the cryptography too; `degree` is the number of neighbours with whom a client masks; `ring` and
@@ -42,13 +57,13 @@ class SecureSum(Aggregator):
     """
 
     range: float
-    noise_multiplier: float
-    clip: float | None
-    bits: int | None = eqx.field(static=True)
-    step: float | None
-    dropouts: int | None = eqx.field(static=True)
-    degree: int | None = eqx.field(static=True)
-    protocol: bool = eqx.field(static=True)
+    bits: int | None = eqx.field(static=True, default=None)
+    step: float | None = None
+    dropouts: int | None = eqx.field(static=True, default=None)
+    noise_multiplier: float | None = None
+    clip: float | None = None
+    degree: int | None = eqx.field(static=True, default=None)
+    protocol: bool = eqx.field(static=True, default=False)
     ring: Ring | None = None
     normalise: bool = eqx.field(static=True, default=False)
 
@@ -56,52 +71,56 @@ class SecureSum(Aggregator):
     unweighted: ClassVar[bool] = False
     sealed: ClassVar[bool] = True
 
+    def __check_init__(self):
+        if not self.range > 0:
+            raise ValueError(f"secure_sum: got range={self.range!r}, expected the largest entry of a message, above 0")
+        if self.step is not None and not self.step > 0:
+            raise ValueError(f"secure_sum: got step={self.step!r}, expected a number above 0, or None for the finest that fits")
+        if self.bits not in (None, 16, 32):
+            raise ValueError(f"secure_sum: got bits={self.bits!r}, expected 16, 32, or None to choose")
+        if (self.clip is None) != (self.noise_multiplier is None):
+            raise ValueError("secure_sum: noise_multiplier= and clip= belong together: noise is measured by what it hides")
+        if self.clip is not None and not (self.clip > 0 and self.noise_multiplier > 0):
+            got = f"noise_multiplier={self.noise_multiplier!r}, clip={self.clip!r}"
+            raise ValueError(f"secure_sum: got {got}, expected numbers above 0")
+
     def after(self, flow: Flow) -> Flow:
         """Refuses what is not a fixed, linear function of the message, coordinate by coordinate."""
-        name = "secure_sum: "
-        if flow.replicated:
-            raise ValueError(name + "before it the changes of a copy are sent (replicated), which the server could not keep for each "
-                             "client; use a pipeline without copies")  # fmt: skip
-        if flow.memory:
-            raise ValueError(name + "before it a stage with memory carries what it left out into later messages; what it leaves out is "
-                             "decided client by client, and sums of it are not sums of messages. Leave error feedback out")  # fmt: skip
-        if not flow.fixed:
-            raise ValueError(name + "before it each client chooses its own coordinates, and coordinates of a sum must mean the same for "
-                             "all; compress without choosing (fewer bits, a coarser step), or leave the secure sum out")  # fmt: skip
-        if not flow.linear:
-            raise ValueError(name + "before it messages are cast or quantised, and sums of such wires are not sums of messages; the ring "
-                             "quantises by itself: state bits= or step= here, and leave the cast out")  # fmt: skip
+        for fact, why in UNSUMMABLE.items():
+            if getattr(flow, fact) == (fact in ("memory", "replicated")):
+                raise ValueError(f"secure_sum: {why}")
         inside = self.clip is None and flow.norm is not None and flow.norm <= self.range
-        added = (Mechanism("discrete_gaussian", float(self.noise_multiplier), float(self.clip)),) if self._noisy else ()
+        added = () if self.clip is None else (Mechanism("discrete_gaussian", float(self.noise_multiplier), float(self.clip)),)
         return flow.but(norm=None, norm_1=None, noise=flow.noise + added, unbiased=flow.unbiased and inside)
 
-    @property
-    def _noisy(self) -> bool:
-        return self.clip is not None
-
     def tolerated(self, clients: int) -> int:
-        """How many of them may drop out."""
+        """How many of so many may drop out."""
         return clients - (2 * clients // 3 + 1) if self.dropouts is None else self.dropouts
 
     def resolve(self, slots: int, normalise: bool) -> "SecureSum":
         if slots < 2:
             raise ValueError(f"secure_sum: got a cohort of {slots}, expected at least 2: a sum of one message is that message")
-        away = self.tolerated(slots)
+        away, noise = self.tolerated(slots), 0.0
         if not 0 <= away < slots / 2:
-            raise ValueError(f"secure_sum(dropouts={self.dropouts}): expected 0 to {(slots - 1) // 2} of a cohort of {slots}, less "
-                             "than half of it: else two halves could be told two stories")  # fmt: skip
-        if self._noisy and normalise:
-            raise ValueError("secure_sum with noise: the mean over those that arrived divides by a number that depends on who they are, and "
-                             "one client can change it; use a cohort that is not normalised, and a fleet without deadlines")  # fmt: skip
-        share = 0.0 if not self._noisy else float(self.noise_multiplier * self.clip / self.range)
-        ring = fitted(slots, self.bits, float(self.range), self.step and float(self.step), share * math.sqrt(slots / (slots - away)))
-        if self._noisy:
-            shared_variance(share * ring.levels, slots - away)
-        resolved = (self.range, self.noise_multiplier, self.clip, self.bits, self.step, self.dropouts, self.degree, self.protocol)
-        return SecureSum(*resolved, ring, normalise)
+            raise ValueError(
+                f"secure_sum: got dropouts={self.dropouts}, expected 0 to {(slots - 1) // 2} of a cohort of {slots}, less than "
+                "half of it: else two halves could be told two stories; use a larger cohort"
+            )
+        if self.clip is not None:
+            if normalise:
+                raise ValueError(
+                    "secure_sum with noise: the mean over those that arrived divides by a number that one client can change; use a "
+                    "cohort without normalise=True, and a fleet without deadline, accept or availability"
+                )
+            noise = float(self.noise_multiplier * self.clip / self.range)
+        step = None if self.step is None else float(self.step)
+        ring = fitted(slots, self.bits, float(self.range), step, noise * math.sqrt(slots / (slots - away)))
+        if self.clip is not None:
+            check_shares(noise * ring.levels, slots - away)
+        return dataclasses.replace(self, ring=ring, normalise=normalise)
 
     def error_bound(self, clients: int, dtype=np.float64) -> float:
-        """Most that an entry of Σ_i a_i m_i can be off, where nothing is clipped and no noise is added, for a cohort of so many slots.
+        """Most that an entry of Σ_i a_i m_i can be off where nothing is clipped and no noise added, for a cohort of so many slots.
 
         s by rounding to the ring, and four roundings of numbers of this size. Where the sum is divided by Σ_i a_i, so is this.
         """
@@ -109,11 +128,12 @@ class SecureSum(Aggregator):
         return float(ring.step) + 4 * float(np.finfo(dtype).eps) * float(self.range)
 
     def accept(self, arrived):
-        enough = jnp.sum(arrived) >= arrived.shape[0] - self.tolerated(self._ring(arrived.shape[0]).clients)
-        return arrived & enough
+        ring = self._ring(arrived.shape[0])
+        return arrived & (jnp.sum(arrived) >= self._threshold(ring))
 
     def init(self, d, dtype):
-        self._radius(self.ring, d) if self._noisy and self.ring is not None else None
+        if self.clip is not None and self.ring is not None:
+            self._radius(self.ring, d)
         return ()
 
     def combine(self, state, messages, weights, arrived, key):
@@ -130,52 +150,88 @@ class SecureSum(Aggregator):
         lost = jnp.any(jnp.isnan(messages) & arrived[:, None])
         return state, jnp.where(lost, jnp.nan, mean).astype(messages.dtype)
 
+    def bytes(self, wire):
+        length = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(wire))
+        if self.ring is None:
+            return length * (self.bits or 32) // 8
+        ring = self.ring
+        length += ring.digits[1] if self.normalise else 0
+        return sent_bytes(Setup(bytes(16), ring.clients, length, self._threshold(ring), ring.bits, self.degree))
+
     def _client(self, ring, message, weight, key):
         """What one client puts into the sum: `[d]`, with the digits of its weight behind them where they are needed."""
         v = ring.clients * weight * message
         rounding, noise = jax.random.split(key)
-        if self._noisy:
+        if self.clip is not None:
             radius, norm = self._radius(ring, len(message)), jnp.linalg.norm(v)
             v = v * jnp.where(norm > radius, radius / jnp.where(norm > radius, norm, 1), 1).astype(v.dtype)
         whole = ring.encode(jnp.where(jnp.isnan(v), 0, v), rounding)
-        if self._noisy:
+        if self.clip is not None:
             deviation = self.noise_multiplier * self.clip / ring.step
-            variance = deviation**2 / (ring.clients - self.tolerated(ring.clients))
-            whole = whole + discrete_gaussian(noise, whole.shape, variance)
+            whole = whole + discrete_gaussian(noise, whole.shape, deviation**2 / self._threshold(ring))
         if self.normalise:
             whole = jnp.concatenate([whole, ring.encode_weight(weight)])
         return ring.enter(whole)
 
     def _summed(self, ring, elements, arrived):
+        """Σ over those that arrived, in the ring."""
         if not self.protocol:
             return jnp.sum(jnp.where(arrived[:, None], elements, jnp.zeros_like(elements)), axis=0, dtype=ring.dtype)
-        threshold = ring.clients - self.tolerated(ring.clients)
 
-        def conduct(elements, arrived):
+        def conduct(elements, arrived):  # its randomness is the operating system's, and what comes of it has none
             elements, arrived = np.asarray(elements)[: ring.clients], np.asarray(arrived)[: ring.clients]
             if not arrived.any():
                 return np.zeros(elements.shape[1], elements.dtype)
             gone = {"masked": np.flatnonzero(~arrived).tolist()}
-            return simulate(elements, threshold=threshold, degree=self.degree, drops=gone).total.astype(elements.dtype)
+            return simulate(elements, threshold=self._threshold(ring), degree=self.degree, drops=gone).total
 
         return jax.pure_callback(conduct, jax.ShapeDtypeStruct(elements.shape[1:], ring.dtype), elements, arrived)
-
-    def bytes(self, wire):
-        length = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(wire))
-        if self.ring is None:
-            return payload_bytes(wire)
-        length += self.ring.digits[1] if self.normalise else 0
-        clients = self.ring.clients
-        threshold = clients - self.tolerated(clients)
-        return sent_bytes(Setup(bytes(16), clients, length, threshold, self.ring.bits, self.degree))
 
     def _ring(self, slots: int) -> Ring:
         return self.resolve(slots, False).ring if self.ring is None else self.ring
 
+    def _threshold(self, ring: Ring) -> int:
+        return ring.clients - self.tolerated(ring.clients)
+
     def _radius(self, ring, d: int):
         """What messages are clipped to, so that their rounded norm is at most `clip`: rounding may add s to every entry."""
-        radius = self.clip - ring.step * math.sqrt(d)
-        if not isinstance(radius, jax.core.Tracer) and radius <= 0:
-            raise ValueError(f"secure_sum(clip={float(self.clip):g}): got steps of {float(ring.step):g} for {d} numbers, whose rounding may "
-                             f"add {float(ring.step) * math.sqrt(d):g} to a norm, expected less than clip; use bits=32 or a finer step")  # fmt: skip
-        return radius * (1 - ROUNDING)
+        longer = ring.step * math.sqrt(d)
+        if not isinstance(longer, jax.core.Tracer) and longer >= self.clip:
+            raise ValueError(
+                f"secure_sum: got clip={float(self.clip):g} and steps of {float(ring.step):g} for {d} numbers, whose rounding may "
+                f"add {float(longer):g} to a norm, expected less than clip; use bits=32, a finer step, or fewer clients"
+            )
+        return (self.clip - longer) * (1 - ROUNDING)
+
+
+def secure_sum(
+    range: float | None = None,
+    *,
+    bits: int | None = None,
+    step: float | None = None,
+    dropouts: int | None = None,
+    noise_multiplier: float | None = None,
+    clip: float | None = None,
+    degree: int | None = None,
+    protocol: bool = False,
+) -> SecureSum:
+    """The server learns the weighted sum of its clients' messages, and no single one. In simulation: the same ring arithmetic.
+
+    Args:
+        range: largest entry of a message (times its weight relative to the average one); larger ones are clipped. None: `clip`.
+        bits: of the ring: 32, or 16 for half the bytes; None: 32, with `step` the smaller one that is as fine.
+        step: how coarse rounding may be; None: as fine as the ring allows, clients·range/2^(bits−1).
+        dropouts: clients of a cohort that may drop out, fewer than half; if more do, the round is void. None: just under a third.
+        noise_multiplier: deviation of the sum's noise in units of `clip`, in shares, whole even if `dropouts` clients give none.
+        clip: l2 norm of a message (times its relative weight), to which longer ones are scaled.
+        degree: with how many others a client masks; None: all of them (`tw.message.secure.degree(c)` are enough).
+        protocol: run the cryptography in every round (extra "secure"): the same sums, at its price.
+
+    Raises:
+        ValueError: a number is out of its range; when the cohort is known: clients·range/step does not fit into the ring.
+    """
+    if range is None and clip is None:
+        raise ValueError("secure_sum: got neither range nor clip, expected range=, the largest entry that a message may have")
+    if protocol:
+        require("cryptography", "secure")
+    return SecureSum(clip if range is None else range, bits, step, dropouts, noise_multiplier, clip, degree, protocol)

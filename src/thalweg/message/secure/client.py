@@ -22,8 +22,8 @@ class Client:
         unmask(survivors or proof) → shares of others            REVEAL
 
     It sends y = x + G(b) + Σ_{v > u} G(s_uv) − Σ_{v < u} G(s_uv) in Z_{2^bits} over its neighbours v that shared: G is a stream
-    cipher, b a secret of its own, s_uv a key agreed with v. Shares of b are revealed if it survives, of its part in the s_uv if it does
-    not, and never both: then its vector would lie open.
+    cipher, b a secret of its own, s_uv a key agreed with v. Shares of b are revealed if it survives, of its part in the s_uv if it
+    does not, and never both: then its vector would lie open.
 
     Args:
         setup: of the sum.
@@ -31,8 +31,8 @@ class Client:
         identity: its Ed25519 private key, where the setup has identities.
         source: n → n random bytes that nobody else knows; the operating system's unless a test needs others.
 
-    Every method raises `ProtocolError` where the server's message is wrong, and from then on for whatever it is asked: a client that
-    was lied to says nothing more.
+    Every method raises `ProtocolError` where the server's message is wrong, and from then on for whatever it is asked: a client
+    that was lied to says nothing more.
 
     Keith Bonawitz et al., *Practical secure aggregation for privacy-preserving machine learning*, CCS 2017, figure 4.
     """
@@ -41,7 +41,9 @@ class Client:
         if not 0 <= index < setup.clients:
             raise ValueError(f"secure client: got index {index}, expected 0 to {setup.clients - 1}")
         if (identity is None) != (setup.identities is None):
-            raise ValueError("secure client: a setup with identities needs identity=, its Ed25519 private key, and no other does")
+            raise ValueError(
+                "secure client: a setup with identities needs identity=, its Ed25519 private key, and no other does"
+            )
         if setup.identities and crypto.signing_public(identity) != setup.identities[index]:
             raise ValueError(f"secure client {index}: got an identity that is not the one in the setup")
         self.setup, self.index, self._identity, self._source = setup, index, identity, source
@@ -96,7 +98,9 @@ class Client:
             try:
                 self._held[who] = crypto.unseal(self._channel_key(who, who, self.index), sealed, self._about(who, self.index))
             except ValueError:
-                raise ProtocolError(who, f"its shares for client {self.index} do not decrypt: they were forged, or are another's") from None
+                raise ProtocolError(
+                    who, f"its shares for client {self.index} do not decrypt: they were forged, or are another's"
+                ) from None
         masked, masks = vector.copy(), crypto.Masks()
         masks.add(masked, crypto.derive(self._self, self.setup.session, b"self"), 1)
         for who in entries:
@@ -121,7 +125,9 @@ class Client:
             for who, signature in wire.unpack_entries(None, body, crypto.SIGNATURE_BYTES, self._near & self._survivors).items():
                 if not crypto.signed(self.setup.identities[who], signature, self._about_survivors()):
                     raise ProtocolError(who, "it did not sign the survivors that I was told of: the server tells clients apart")
-            self._enough(1 + (len(body) - 4) // (wire.ID_BYTES + crypto.SIGNATURE_BYTES), "neighbours that signed the same survivors")
+            self._enough(
+                1 + (len(body) - 4) // (wire.ID_BYTES + crypto.SIGNATURE_BYTES), "neighbours that signed the same survivors"
+            )
         else:
             self._survivors = self._checked_survivors(message)
         own, size = self._survivors, shamir.SHARE_BYTES
@@ -134,7 +140,9 @@ class Client:
         if self.index not in survivors:
             raise ProtocolError(None, f"got survivors without client {self.index}, who is asked to unmask")
         if len(survivors) < self.setup.threshold:
-            raise ProtocolError(None, f"got {len(survivors)} survivors, expected at least {self.setup.threshold}, the threshold")
+            raise ProtocolError(
+                None, f"got {len(survivors)} survivors, expected at least {self.setup.threshold}, the threshold"
+            )
         if strange := survivors & self._near - frozenset(self._held):
             raise ProtocolError(None, f"got survivors who shared nothing: client {min(strange)}")
         self._enough(len(survivors & frozenset(self._held)), "neighbours that survived")
@@ -151,7 +159,9 @@ class Client:
 
     def _enough(self, count: int, what: str) -> None:
         if count < self.setup.shares:
-            raise ProtocolError(None, f"got {count} {what}, client {self.index} included, expected at least {self.setup.shares}")
+            raise ProtocolError(
+                None, f"got {count} {what}, client {self.index} included, expected at least {self.setup.shares}"
+            )
 
     def _channel_key(self, other: int, sender: int, receiver: int) -> bytes:
         key = agreed(self.setup, self._channel, self._keys[other][0], b"channel", other)

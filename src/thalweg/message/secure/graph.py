@@ -9,7 +9,6 @@ James Bell, Kallista Bonawitz, Adrià Gascón, Tancrède Lepoint, Mariana Raykov
 import hashlib
 
 import numpy as np
-from scipy import stats
 
 
 def neighbourhoods(n: int, degree: int | None, session: bytes) -> list[np.ndarray]:
@@ -42,6 +41,8 @@ def failure(n: int, degree: int, dropped: float, corrupt: float) -> tuple[float,
     Privacy fails if a majority of somebody's share holders is corrupt, or if those that are honest and stay are no longer
     connected: on the circle, if degree/2 in a row are missing. The sum cannot be had if too few holders of a secret are left.
     """
+    from scipy import stats  # slow to load, and not needed to take part
+
     need = majority(degree + 1)
     bad, gone = int(np.ceil(corrupt * n)), int(np.ceil(dropped * n))
     betrayed = n * stats.hypergeom.sf(need - 1, n - 1, bad, degree)
@@ -70,6 +71,6 @@ def degree(n: int, dropped: float = 0.1, corrupt: float = 0.1, privacy: float = 
     if dropped + 2 * corrupt < 0.5:
         return n - 1
     raise ValueError(
-        f"secure degree: got a share {dropped:g} that drops out and {corrupt:g} that is corrupt, expected dropped + 2·corrupt < 0.5; "
-        "no number of neighbours is enough"
+        f"secure degree: got a share {dropped:g} that drops out and {corrupt:g} that is corrupt, for which nobody has enough "
+        "neighbours, expected dropped + 2·corrupt < 0.5"
     )

@@ -100,7 +100,9 @@ class Server:
 
     def _after_attest(self, present):
         signatures = self._got[Kind.ATTEST]
-        return self._lists(Kind.PROOF, present, lambda to: {who: signatures[who] for who in self.setup.neighbours[to] & present})
+        return self._lists(
+            Kind.PROOF, present, lambda to: {who: signatures[who] for who in self.setup.neighbours[to] & present}
+        )
 
     def _take_reveal(self, sender, body):
         shared = frozenset(self._got[Kind.SHARES])
@@ -120,7 +122,9 @@ class Server:
         for who in sorted(self.survivors):
             secret = self._secret(who, present, lagrange)
             if hashlib.sha256(self.setup.mark + secret).digest() != shared[who][0]:
-                raise ProtocolError(who, "the shares of its mask give another secret than it committed to: a holder of them lied")
+                raise ProtocolError(
+                    who, "the shares of its mask give another secret than it committed to: a holder of them lied"
+                )
             undo.append((crypto.derive(secret, self.setup.session, b"self"), 1))
         for who in sorted(frozenset(shared) - self.survivors):
             partners = sorted(self.setup.neighbours[who] & self.survivors)

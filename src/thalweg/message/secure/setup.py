@@ -41,7 +41,9 @@ class Setup:
     def __post_init__(self):
         n = self.clients
         if len(self.session) != SESSION_BYTES:
-            raise ValueError(f"secure sum: got a session of {len(self.session)} bytes, expected {SESSION_BYTES}; use os.urandom(16)")
+            raise ValueError(
+                f"secure sum: got a session of {len(self.session)} bytes, expected {SESSION_BYTES}; use os.urandom(16)"
+            )
         if n < 2 or self.length < 1:
             raise ValueError(f"secure sum: got {n} clients and vectors of length {self.length}, expected at least 2 and 1")
         if self.bits not in (16, 32):
@@ -49,7 +51,9 @@ class Setup:
         least = 2 * n // 3 + 1 if self.identities else n // 2 + 1
         if not least <= self.threshold <= n:
             why = "2n/3, so that a third of the clients can lie" if self.identities else "n/2, so that there is one sum"
-            raise ValueError(f"secure sum of {n} clients: got threshold={self.threshold}, expected {least} to {n}: more than {why}")
+            raise ValueError(
+                f"secure sum of {n} clients: got threshold={self.threshold}, expected {least} to {n}: more than {why}"
+            )
         if self.degree is not None and (self.degree < 2 or self.degree % 2):
             raise ValueError(f"secure sum: got degree={self.degree}, expected an even number ≥ 2; use secure.degree({n})")
         if self.identities is not None and (len(self.identities) != n or any(len(key) != 32 for key in self.identities)):

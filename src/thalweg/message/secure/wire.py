@@ -99,7 +99,9 @@ def unpack_entries(sender: int | None, body: memoryview, size: int, allowed: fro
     for start in range(4, len(body), ID_BYTES + size):
         who = int.from_bytes(body[start : start + ID_BYTES], "little")
         if who not in allowed or who <= last:
-            raise ProtocolError(sender, f"got an entry about client {who}, who is not to be in this list, or twice, or out of order")
+            raise ProtocolError(
+                sender, f"got an entry about client {who}, who is not to be in this list, or twice, or out of order"
+            )
         entries[who], last = bytes(body[start + ID_BYTES : start + ID_BYTES + size]), who
     return entries
 
