@@ -6,7 +6,7 @@ Axes: `c` slots of a cohort (or of a neighbourhood), `d` numbers of a message.
 """
 
 import abc
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -29,7 +29,7 @@ class Aggregator(eqx.Module):
     unweighted: ClassVar[bool] = True
     sealed: ClassVar[bool] = False
 
-    def resolve(self, slots: int, normalise: bool) -> Self:
+    def resolve(self, slots: int, normalise: bool) -> "Aggregator":
         """The aggregator of cohorts with so many slots, once, before round 0.
 
         Args:

@@ -19,9 +19,13 @@ from .flow import Flow, Mechanism
 from .noise import check_shares, discrete_gaussian
 from .ring import Ring, fitted
 from .secure import Setup, sent_bytes, simulate
+from .secure.graph import failure
 
 # Norms are computed in floating point.
 ROUNDING = 1e-5
+
+# Accepted probability that neighbours' shares are not enough although a cohort has lost no more clients than it may.
+LOST_ROUNDS = 1e-5
 
 # Facts of a pipeline that a sum cannot stand behind.
 UNSUMMABLE = {
@@ -106,6 +110,13 @@ class SecureSum(Aggregator):
                 f"secure_sum: got dropouts={self.dropouts}, expected 0 to {(slots - 1) // 2} of a cohort of {slots}, less than "
                 "half of it: else two halves could be told two stories; use a larger cohort"
             )
+        if self.degree is not None and self.degree < slots - 1:
+            starved = failure(slots, self.degree, away / slots, 0.0)[1]
+            if starved > LOST_ROUNDS:
+                raise ValueError(
+                    f"secure_sum: got degree={self.degree} for a cohort of {slots} of which {away} may drop out: the sum cannot "
+                    f"be had with probability {starved:.2g}, expected at most {LOST_ROUNDS:g}; use a larger degree"
+                )
         if self.clip is not None:
             if normalise:
                 raise ValueError(
