@@ -13,7 +13,7 @@ from scipy import stats
 
 import servers
 import thalweg as tw
-from thalweg.message import Flow, Stage, secure_sum
+from thalweg.message import Flow, Stage, secure, secure_sum
 from thalweg.message.noise import discrete_gaussian
 from thalweg.message.ring import fitted
 
@@ -238,7 +238,8 @@ def test_fedavg_ends_where_it_does_in_the_clear_within_the_stated_bound(bits):
 def test_engines_agree_bit_by_bit_and_with_the_clear_run():
     """Weights go into the sum, since it depends on a client's speed whether it arrives; two of eight never do."""
     problem, _, _, w, _ = servers.clients(8, weights=(1, 2, 3, 1, 2, 1, 4, 2))
-    fleet = tw.Fleet(8, seconds_per_step=np.array([1.0, 9.0, 1.1, 2.0, 1.0, 1.0, 1.5, 9.0]), deadline=7.0, dropout=0.05)
+    slow = np.array([1.0, 9.0, 1.1, 2.0, 1.0, 1.0, 1.5, 9.0])
+    fleet = tw.Fleet(8, seconds_per_step=slow, deadline=7.0, dropout=np.where(np.arange(8) == 6, 0.3, 0.0))
     aggregator, options = secure_sum(8.0, dropouts=3), {"fleet": fleet}
     engines = tw.Simulated(deterministic=True), tw.Debug(), tw.Sharded(devices=2, deterministic=True)
     runs = [servers.run(problem, ALGORITHM, 8, aggregate=aggregator, engine=engine, **options) for engine in engines]
@@ -248,6 +249,18 @@ def test_engines_agree_bit_by_bit_and_with_the_clear_run():
     share = 1 - w[1] - w[7] - w[6]  # the least that arrives
     difference = np.abs(np.asarray(runs[0].x) - np.asarray(plain.x)).max()
     assert 0 < difference <= 8 * (aggregator.error_bound(8) + 8 * 8 * 2.0**-25) / share
+
+
+def test_a_run_that_pays_for_the_cryptography_ends_at_the_same_bits():
+    pytest.importorskip("cryptography")
+    problem, fleet = servers.clients()[0], tw.Fleet(5, dropout=0.15)
+    aggregators = [secure_sum(8.0, dropouts=2, protocol=protocol) for protocol in (False, True)]
+    clear, sealed = (
+        servers.run(problem, ALGORITHM, 6, fleet=fleet, deterministic=True, aggregate=aggregator) for aggregator in aggregators
+    )
+    np.testing.assert_array_equal(clear.x, sealed.x)
+    transcript = secure.simulate(np.zeros((5, 3), np.uint32), threshold=3)
+    assert clear.ledger.message_bytes == transcript.sent[0]
 
 
 def test_rounds_with_too_many_drop_outs_leave_everything_as_it_was():
@@ -286,6 +299,23 @@ def test_noise_is_a_discrete_gaussian(variance):
     assert chi_square(values, pmf(variance, 200)) > 1e-4
 
 
+@pytest.mark.parametrize("variance", [1, 5, 60])
+def test_exact_noise_is_a_discrete_gaussian(variance):
+    random = np.random.default_rng(variance)
+    values = secure.discrete_gaussian(variance, 20_000, random.bytes)
+    assert chi_square(values, pmf(variance, 100)) > 1e-4
+
+
+def test_exact_noise_of_a_large_deviation():
+    """Against the normal distribution, from which it cannot be told apart at this width; odd numbers are as many as even ones."""
+    deviation = 10**7
+    values = secure.discrete_gaussian(deviation**2, 5000, np.random.default_rng(0).bytes)
+    assert stats.kstest(values / deviation, stats.norm.cdf).pvalue > 1e-4
+    assert abs((values % 2).mean() - 0.5) < 5 * 0.5 / np.sqrt(5000)
+    with pytest.raises(ValueError, match="round it up"):
+        secure.discrete_gaussian(0, 1)
+
+
 @pytest.mark.parametrize("gone", [0, 2])
 def test_the_sum_carries_the_noise_that_was_asked_for_whoever_drops_out(gone):
     """Shares of the survivors add up to the convolution of their laws; with `dropouts` of them away its deviation is z·clip."""
@@ -311,7 +341,7 @@ def test_no_rounded_message_is_longer_than_what_the_noise_hides():
     """The composition's fact is about what is really sent: integers, after clipping and rounding."""
     aggregator = secure_sum(noise_multiplier=1.0, clip=1.0, bits=16).resolve(5, False)
     ring, rng = aggregator.ring, np.random.default_rng(0)
-    silent = dataclasses.replace(aggregator, noise_multiplier=0.0)  # only to look at what is hidden
+    silent = dataclasses.replace(aggregator, noise_multiplier=1e-9)  # only to look at what is hidden
     messages = rng.standard_normal((200, 300)) * rng.uniform(0.01, 5, (200, 1))
     sent = jax.jit(jax.vmap(lambda m, key: silent._client(ring, m, jnp.asarray(0.2), key)))
     keys = jax.random.key_data(jax.random.split(jax.random.key(1), 200))

@@ -9,10 +9,14 @@ Seth, *Practical secure aggregation for privacy-preserving machine learning*, CC
 
 from .client import Client
 from .errors import ProtocolError, TooFewClients
+from .exact_noise import discrete_gaussian
 from .graph import degree
 from .server import Server
 from .setup import Setup
 from .simulate import Transcript, simulate
 from .wire import sent_bytes
 
-__all__ = ["Client", "ProtocolError", "Server", "Setup", "TooFewClients", "Transcript", "degree", "sent_bytes", "simulate"]
+__all__ = [
+    "Client", "ProtocolError", "Server", "Setup", "TooFewClients", "Transcript", "degree", "discrete_gaussian", "sent_bytes",
+    "simulate",
+]  # fmt: skip

@@ -65,7 +65,7 @@ class Client:
         body = wire.unpack(self.setup, Kind.ROSTER, None, roster)
         entries = wire.unpack_entries(None, body, wire.keys_bytes(self.setup), self._near)
         self._enough(len(entries) + 1, "neighbours with keys")
-        self._keys = {}
+        self._keys, self._channels = {}, {}
         for who, keys in entries.items():
             own, signature = keys[: 2 * crypto.KEY_BYTES], keys[2 * crypto.KEY_BYTES :]
             if self._identity and not crypto.signed(self.setup.identities[who], signature, self._about_keys(who, own)):
@@ -164,8 +164,9 @@ class Client:
             )
 
     def _channel_key(self, other: int, sender: int, receiver: int) -> bytes:
-        key = agreed(self.setup, self._channel, self._keys[other][0], b"channel", other)
-        return crypto.derive(key, self.setup.session, b"from %d to %d" % (sender, receiver))
+        if other not in self._channels:
+            self._channels[other] = agreed(self.setup, self._channel, self._keys[other][0], b"channel", other)
+        return crypto.derive(self._channels[other], self.setup.session, b"from %d to %d" % (sender, receiver))
 
     def _about(self, sender: int, receiver: int) -> bytes:
         return self.setup.mark + sender.to_bytes(4, "little") + receiver.to_bytes(4, "little")
