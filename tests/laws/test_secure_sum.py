@@ -14,7 +14,7 @@ from scipy import stats
 import servers
 import thalweg as tw
 from thalweg.message import Flow, Stage, secure, secure_sum
-from thalweg.message.noise import discrete_gaussian
+from thalweg.message.noise_shares import discrete_gaussian
 from thalweg.message.ring import fitted
 
 KEY = jax.random.key_data(jax.random.key(3))

@@ -16,7 +16,7 @@ from thalweg._extras import require
 
 from .aggregate import Aggregator
 from .flow import Flow, Mechanism
-from .noise import check_shares, discrete_gaussian
+from .noise_shares import check_shares, discrete_gaussian
 from .ring import Ring, fitted
 from .secure import Setup, sent_bytes, simulate
 from .secure.graph import failure
