@@ -53,7 +53,7 @@ def ours(n: int) -> dict:
         data = market(n, day)
         began = time.perf_counter()
         problem = tw.allocation(data["a"], data["c"], data["total"], low=data["low"], high=data["high"])
-        result = tw.solve(problem, tw.AcceleratedDualAscent(), rounds=2000, every=5, stop=stop)
+        result = tw.solve(problem, tw.AcceleratedDualAscent(), rounds=2000, every=10, stop=stop)
         seconds.append(time.perf_counter() - began)
     found = result.certificate
     return {

@@ -2,7 +2,22 @@
 
 # ruff: noqa: F401, F403
 
-from . import adversary, algorithm, cohort, coupling, data, engine, fleet, message, models, network, observe, online, problem
+from . import (
+    adversary,
+    algorithm,
+    cohort,
+    coupling,
+    data,
+    engine,
+    fleet,
+    message,
+    models,
+    network,
+    observe,
+    online,
+    privacy,
+    problem,
+)
 from .algorithm import *
 from .algorithm import peer as algorithms
 from .algorithm import price, server

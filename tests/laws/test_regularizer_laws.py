@@ -23,6 +23,11 @@ ALL = {
     "group_lasso_columns": (tp.group_lasso(0.6, axis=0), lambda x: 0.6 * cp.sum([cp.norm2(x[:, j]) for j in range(SHAPE[1])])),
     "box": (tp.box(-0.3, 0.5), [lambda x: x >= -0.3, lambda x: x <= 0.5]),
     "nonnegative": (tp.nonnegative(), [lambda x: x >= 0]),
+    "ball": (tp.ball(0.2, 1.1), [lambda x: cp.norm(x - 0.2, "fro") <= 1.1]),
+    "second_order_cone": (
+        tp.second_order_cone(0.7),
+        [lambda x, i=i: cp.norm2(x[i, :-1]) <= 0.7 * x[i, -1] for i in range(SHAPE[0])],
+    ),
     "simplex": (tp.simplex(1.5), [lambda x: x >= 0, lambda x: cp.sum(x, axis=1) == 1.5]),
 }
 names = pytest.mark.parametrize("name", ALL)

@@ -338,6 +338,20 @@ def test_worst_clients_and_spread_are_always_said():
         assert f"spread {distance.std():.3g}" in text
 
 
+def test_groups_are_said_with_their_means_and_ends():
+    labels = ["rural", "urban", "rural", "urban", "urban"]
+    run = served(groups=labels)
+    loss = run.history.agents["loss"][-1]
+    rural, urban = loss[[0, 2]], loss[[1, 3, 4]]
+    assert f"rural {rural.mean():.4g}, urban {urban.mean():.4g}" in str(run)
+    text = page(run)
+    table = text[text.index("Groups") :]
+    for value in (rural.mean(), rural.max(), urban.min(), urban.max()):
+        assert f'data-value="{float(value)!r}"' in table
+    with pytest.raises(ValueError, match="got groups=2 labels, expected a label for each of the 5"):
+        served(groups=["a", "b"])
+
+
 def test_a_run_that_kept_no_clients_still_has_a_report(tmp_path):
     pytest.importorskip("matplotlib")
     run = served(keep_agents=False)

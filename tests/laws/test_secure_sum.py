@@ -25,8 +25,7 @@ def combined(aggregator, messages, weights, arrived=None, normalise=False, key=K
     c = len(messages)
     arrived = np.ones(c, bool) if arrived is None else arrived
     found = aggregator.resolve(c, normalise)
-    weights = jnp.where(jnp.asarray(arrived), jnp.asarray(weights), 0)
-    return np.asarray(jax.jit(found.combine)((), jnp.asarray(messages), weights, jnp.asarray(arrived), key)[1])
+    return np.asarray(jax.jit(found.combine)((), jnp.asarray(messages), jnp.asarray(weights), jnp.asarray(arrived), key)[1])
 
 
 @pytest.mark.parametrize(
@@ -114,8 +113,11 @@ def test_whoever_does_not_arrive_does_not_count_whatever_it_holds():
 
 def test_a_round_without_enough_clients_is_void():
     aggregator = secure_sum(8.0, dropouts=2).resolve(6, False)
-    assert np.asarray(aggregator.accept(jnp.asarray([1, 1, 0, 1, 0, 1], bool))).sum() == 4
-    assert not np.asarray(aggregator.accept(jnp.asarray([1, 1, 0, 1, 0, 0], bool))).any()
+    accept = lambda arrived, drawn: np.asarray(aggregator.accept(jnp.asarray(arrived, bool), jnp.asarray(drawn, bool))).sum()
+    assert accept([1, 1, 0, 1, 0, 1], [1] * 6) == 4
+    assert accept([1, 1, 0, 1, 0, 0], [1] * 6) == 0
+    assert accept([1, 1, 0, 1, 0, 0], [1, 1, 0, 1, 0, 1]) == 0  # half of four might be told another story
+    assert accept([1, 1, 0, 1, 0, 0], [1, 1, 0, 1, 1, 1]) == 3
     messages = np.ones((6, 2))
     assert not combined(secure_sum(8.0, dropouts=2), messages, np.full(6, 1 / 6), np.arange(6) < 3).any()
 
@@ -343,7 +345,7 @@ def test_no_rounded_message_is_longer_than_what_the_noise_hides():
     ring, rng = aggregator.ring, np.random.default_rng(0)
     silent = dataclasses.replace(aggregator, noise_multiplier=1e-9)  # only to look at what is hidden
     messages = rng.standard_normal((200, 300)) * rng.uniform(0.01, 5, (200, 1))
-    sent = jax.jit(jax.vmap(lambda m, key: silent._client(ring, m, jnp.asarray(0.2), key)))
+    sent = jax.jit(jax.vmap(lambda m, key: silent._client(ring, m, jnp.asarray(0.2), key, 4)))
     keys = jax.random.key_data(jax.random.split(jax.random.key(1), 200))
     lengths = np.linalg.norm(np.asarray(ring.leave(sent(jnp.asarray(messages), keys))) * float(ring.step), axis=1)
     assert lengths.max() <= 1.0

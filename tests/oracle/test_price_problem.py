@@ -65,10 +65,12 @@ SETS = {
         tw.Polyhedron(np.array([[1.0, 1.0, 0.0], [-1.0, 0.0, 0.5]]), np.array([0.1, 0.2]), np.ones((1, 3)), np.array([0.3])),
         lambda x: [x[0] + x[1] <= 0.1, -x[0] + 0.5 * x[2] <= 0.2, cp.sum(x) == 0.3],
     ),
+    "ball": (tw.ball(0.1, 0.4), lambda x: [cp.norm2(x - 0.1) <= 0.4]),
+    "cone": (tw.second_order_cone(0.7), lambda x: [cp.norm2(x[:2]) <= 0.7 * x[2]]),
     "l1": (tw.l1(0.2), lambda x: []),
 }
 SOLVED = [(name, tw.Descent) for name in SETS if name != "polyhedron"]
-SOLVED += [(name, tw.InteriorPoint) for name in SETS if name not in ("simplex", "l1")]
+SOLVED += [(name, tw.InteriorPoint) for name in SETS if name not in ("simplex", "ball", "cone", "l1")]
 
 
 @pytest.mark.parametrize(("name", "solver"), SOLVED)
@@ -100,7 +102,7 @@ def test_best_responses_and_bounds_against_cvxpy(name, solver):
     np.testing.assert_allclose(plan, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["box", "simplex", "free"])
+@pytest.mark.parametrize("name", ["box", "simplex", "ball", "free"])
 def test_inexact_responses_still_bound_from_below(name):
     """After one step of the solver the bound is true, though not tight."""
     set_, rows = SETS[name]
@@ -280,10 +282,10 @@ def test_constants_are_those_of_the_present_total():
     assert moved.pricing.total.tolist() == [3.0, 4.0]
 
 
-@pytest.mark.parametrize("name", ["free", "box", "simplex", "polyhedron"])
+@pytest.mark.parametrize("name", ["free", "box", "simplex", "polyhedron", "ball", "cone"])
 def test_references_against_cvxpy(name):
     set_, rows = SETS[name]
-    total = {"free": [1.0, -2.0], "box": [0.5, -0.2], "simplex": [0.3, 0.1], "polyhedron": [0.1, 0.0]}[name]
+    total = {"free": [1.0, -2.0], "box": [0.5, -0.2], "simplex": [0.3, 0.1], "polyhedron": [0.1, 0.0]}.get(name, [0.4, -0.3])
     parts = markets.data(n=4, seed=3)
     problem, (H, q, A) = coupled(parts, local=set_, total=total, sense=["<=", ">="], strong_convexity=0.05)
     x = cp.Variable((4, 3))
@@ -295,6 +297,24 @@ def test_references_against_cvxpy(name):
     np.testing.assert_allclose(found.x, x.value, atol=1e-6)
     np.testing.assert_allclose(found.price, [coupling[0].dual_value, -coupling[1].dual_value], atol=1e-5)
     np.testing.assert_allclose(found.objective, optimum, atol=1e-7)
+
+
+@pytest.mark.parametrize("sense", ["=", ">=", ["<=", "="]])
+def test_references_of_bids_against_cvxpy(sense):
+    """A market of segments as the linear program that it is."""
+    rng = np.random.default_rng(4)
+    width, price = rng.uniform(0.2, 1, (6, 2, 3)), np.sort(rng.uniform(-1, 4, (6, 2, 3)), axis=2)
+    total = 0.4 * width.sum(axis=(0, 2))
+    found = tw.reference(tw.bids(price, width, total, sense=sense))
+    y = cp.Variable(width.size, nonneg=True)
+    sums = [cp.sum(y[np.ravel_multi_index(np.mgrid[:6, j : j + 1, :3].reshape(3, -1), width.shape)]) for j in range(2)]
+    senses = [sense] * 2 if isinstance(sense, str) else sense
+    compare = {"=": lambda a, b: a == b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
+    rows = [compare[s](a, b) for s, a, b in zip(senses, sums, total, strict=True)]
+    optimum = cp.Problem(cp.Minimize(price.ravel() @ y), [y <= width.ravel(), *rows]).solve(**TIGHT)
+    np.testing.assert_allclose(found.objective, optimum, atol=1e-8)
+    for s, value, row in zip(senses, found.price, rows, strict=True):
+        np.testing.assert_allclose(value, {"=": 1, "<=": 1, ">=": -1}[s] * row.dual_value, atol=1e-6)
 
 
 def entropy(x, data):
@@ -473,6 +493,10 @@ BAD = [
     (lambda: tw.grouped([coupled()[0], coupled(total=[1.0, 2.0], sense="<=")[0]]), ValueError, "different rows, senses"),
     (lambda: tw.ungroup(coupled()[0], np.zeros((4, 3))), TypeError, "expected a problem made by tw.grouped"),
     (lambda: tw.reference(coupled()[0], -1.0), ValueError, "tol: got -1.0"),
+    (lambda: tw.second_order_cone(0), ValueError, "slope: got 0, expected a positive number"),
+    (lambda: tw.ball(0, -1.0), ValueError, "radius: got -1.0"),
+    (lambda: tw.ball(np.nan, 1.0), ValueError, "expected finite numbers"),
+    (lambda: coupled()[0].with_data({**coupled()[0].pieces.data, "q": np.full((4, 3), np.nan)}), ValueError, "NaN or infinite"),
 ]  # fmt: skip
 
 

@@ -155,7 +155,8 @@ def _find_break(run: Run, broken_at: int, tabulate, names) -> tuple[Outcome, str
             f"the objective at the mean of the estimates is not finite after round {bad - 1}, while every agent's own loss is; "
             "the result is the last good state"
         )
-    farthest = f", {names[int(np.argmax(snapshot.disagreement))]} farthest" if snapshot.disagreement.size else ""
+    apart = snapshot.disagreement if snapshot.disagreement.size else np.abs(snapshot.loss)
+    farthest = f", {_called(names, int(np.argmax(apart)))} farthest" if np.size(apart) else ""
     return Outcome.DIVERGED, (
         f"in round {bad - 1} the estimates outgrew all bounds{farthest}; the result is the last good state"
     )

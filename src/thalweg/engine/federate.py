@@ -1,5 +1,7 @@
 """A run under a server: what is set up, and what comes of it."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,12 +14,13 @@ from thalweg.observe import Result
 from thalweg.problem import Problem
 from thalweg.problem.regularizer import Zero
 
+from . import privacy, setup
 from . import refusals_server as refusals
-from . import setup
 from .led import CLIENT_ROWS, Asked, carried, conduct, lead
 from .refusals_message import check_aggregator
 from .server_metrics import Evaluation, LearningGauge
 from .server_tabulate import ServerColumns
+from .simulated import EventDriven
 
 # As many clients of a streamed problem are measured.
 WATCHED = 500
@@ -36,8 +39,14 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     clients = unscaled(problem)
     evaluations = {name: _evaluation(name, *pair, problem) for name, pair in (evaluate or {}).items()}
     gradients = problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and clients.pieces is not None
+    aggregate = privacy.with_weights(a.aggregate, problem.weights, cohort, a.fleet, problem.n)
+    a = dataclasses.replace(a, aggregate=aggregate)
+    account = privacy.of_server(algorithm, problem, cohort, a.uplink, aggregate)
+    if account is not None and isinstance(setup.chosen_engine(a.engine, a.deterministic), EventDriven):
+        raise ValueError("EventDriven: without rounds what noise costs is not accounted for; use the simulated engine")
+    spending = privacy.plan(account, a.privacy, int(a.rounds), a.start)
     public = PublicPart(problem.regularizer or Zero(), problem.n, jnp.asarray(problem.weights, problem.dtype))
-    said = refusals.server_warnings(algorithm, cohort, a.fleet)
+    said = [*refusals.server_warnings(algorithm, cohort, a.fleet), *spending.said]
     led = lead(a, clients, algorithm, cohort, public, LearningGauge(evaluations, gradients), said, _watched(clients))
     ended = conduct(
         a, led, problem, algorithm,
@@ -49,6 +58,7 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
         counts=getattr(problem, "counts", None) if stated.pieces is not None else problem.source.counts,
         extra=f", evaluate: {', '.join(evaluations) or 'none'}",
         config={"evaluate": {name: _said(evaluation) for name, evaluation in evaluations.items()}},
+        spending=spending,
     )  # fmt: skip
     run, unravel = ended.run, setup.unraveller(problem)
     own = None

@@ -169,8 +169,8 @@ class HostedServer(Server):
         return self._around(executor, rules, records, Central(server, downlink, aggregate, memory))
 
     def stretch(self, local: Clients, k: int) -> None:
+        local.records.store.back_to(k)
         if self.folder is None:
-            local.records.store.back_to(k)
             local.records.store.commit(k)
 
     def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:

@@ -31,6 +31,7 @@ from .loop import Rules
 from .moving import Goal, goal_of
 from .pace import expected_seconds
 from .plans import planned
+from .privacy import Spending
 from .refusals_message import settled_aggregator
 from .server import Server
 from .server_metrics import Gauge
@@ -66,6 +67,8 @@ class Asked:
     progress: Any
     trackers: Sequence[Any]
     keep_agents: bool | None
+    groups: dict[str, Any]
+    privacy: Any = None
 
     def keeps(self, n: int) -> bool:
         """Whether the history has a row for each of `n` clients."""
@@ -154,6 +157,7 @@ def conduct(
     counts: Any = None,
     extra: str = "",
     config: dict[str, Any] | None = None,
+    spending: Spending,
 ) -> Ended:
     """Run it to its end.
 
@@ -163,10 +167,11 @@ def conduct(
         begin: (local, shared) with what `start` brings.
         columns: of the history, from the sizes of messages, the goal, and whether clients have rows.
         counts: examples of each client, on which the time of its work depends.
+        spending: what privacy the rounds may cost.
         extra: what else the history's columns depend on; config: what else is said of the run.
     """
     program, engine, n = led.program, led.engine, problem.n
-    rounds, seed, keep = int(asked.rounds), int(asked.seed), asked.keeps(n)
+    rounds, seed, keep = spending.rounds, int(asked.seed), asked.keeps(n)
     goal = goal_of(asked.reference, problem, stated, rounds, asked.every)
     rules = Rules(
         stop=setup.traced_stop(asked.stop, problem.dtype),
@@ -177,8 +182,9 @@ def conduct(
         moving=goal.moving,
     )
     fleet = "none" if asked.fleet is None else setup.digest_of(asked.fleet)
+    fingerprint = stated.fingerprint()
     identity = setup.identified(
-        problem, algorithm, seed, engine, asked.start,
+        fingerprint, algorithm, seed, engine, asked.start,
         cohort=repr(led.cohort),
         fleet=fleet,
         ids=setup.digest_of(led.ids),
@@ -202,11 +208,13 @@ def conduct(
     tabulate.resume(None, local)
     run = Run(engine, program, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or (tuple(f"{member} {i}" for i in range(n)) if keep else ("all clients",))
-    said_of = setup.stated(stated, f"{member}s", algorithm, asked.stop, rounds, seed) | {
+    said_of = setup.stated(stated, fingerprint, f"{member}s", algorithm, asked.stop, spending.asked, seed) | {
         "network": f"{head}, {_in_words(led.cohort, n)} in each round",
         "fleet": "none" if asked.fleet is None else repr(asked.fleet),
         "engine": f"{engine.name}, {led.plan}{', deterministic' if engine.deterministic else ''}",
         **(config or {}),
+        **spending.config,
+        **asked.groups,
         **setup.surroundings(),
     }
     outcome, reason, tracking = setup.execute(
@@ -228,6 +236,7 @@ def conduct(
             compile_seconds=run.compile_seconds,
             received=messages["received"],
             received_bytes=sizes["down"],
+            **spending.ledger(run.history["round"]),
         ),
         "algorithm": algorithm,
         "names": tuple(names),
@@ -238,7 +247,7 @@ def conduct(
         "records": (run.local.records, run.shared.central),
         "ids": led.ids,
     }
-    return Ended(run, outcome, reason, tracking, common)
+    return Ended(run, **spending.ended(outcome, reason, run.round), tracking=tracking, common=common)
 
 
 def carried(start: Any, local, shared, row):

@@ -177,7 +177,7 @@ class Server(Federation, Program):
         """phase → (uplink state of every client, downlink state, what the aggregator remembers)."""
         n, up, down, memory = jax.tree.leaves(pieces)[0].shape[0], {}, {}, {}
         for phase in self.algorithm.phases:
-            received, sent = message_specs(self, pieces, states, server, phase)
+            received, _, sent = message_specs(self, pieces, states, server, phase)
             one = self.uplink.init(sent)
             up[phase] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), one)
             down[phase] = self.downlink.init(received)

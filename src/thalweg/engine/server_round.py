@@ -24,7 +24,7 @@ from thalweg.message.aggregate import Aggregator
 from thalweg.message.combine import PerClient, PerRow
 from thalweg.message.flow import Flow
 from thalweg.message.payload import payload_bytes
-from thalweg.message.stage import Stage
+from thalweg.message.stage import Identity, Stage
 from thalweg.problem.coupling import gathered
 from thalweg.problem.scattered import Scattered
 
@@ -69,6 +69,17 @@ class Federation(eqx.Module):
     def secrecy(self) -> Stream:
         """Where the randomness of clients' pipelines comes from."""
         return Stream.SECRET if self.uplink.after(Flow()).noise else Stream.MESSAGE
+
+    @property
+    def stream(self) -> Stream:
+        """Where clients' own randomness comes from."""
+        return Stream.SECRET if getattr(getattr(self.algorithm, "solver", None), "secret", False) else Stream.ALGORITHM
+
+    @property
+    def drawing(self) -> Stream:
+        """Where cohorts come from; privacy that is amplified by sampling hides who was drawn."""
+        private = self.aggregate is not None and bool(self.aggregate.after(Flow()).noise)
+        return Stream.SECRET if private else Stream.SCHEDULE
 
     def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
         """(pieces, records, ids, weights summing to one) of the clients that records of the run measure."""
@@ -121,7 +132,7 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     state, uplink = old
     pace = Pace.of(e.fleet, e.registry, draw, ids, round_key(e.key, Stream.SCHEDULE, k), clock)
     server, downlink, memories = central.state, dict(central.downlink), dict(central.aggregate)
-    sizes = executor.once("bytes", lambda: wire_bytes(e, pieces, state, server))
+    sizes, steps = executor.once("bytes", lambda: wire_bytes(e, pieces, state, server)), None
     for index, phase in enumerate(e.algorithm.phases):
         down = as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
         downlink[phase], common, own = send_down(executor, e, (k, index), down, downlink[phase], draw.members)
@@ -131,14 +142,15 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         encode = lambda key, state, message: e.uplink.encode(state, message, key)
         with executor.acting(draw.members):
             state, message, info = as_clients(
-                executor, e, f"work {phase}", work, pieces, share(context), state, share(own), common=common
+                executor, e, f"work {phase}", work, pieces, share(context), state, own, common=common
             )
             up, wire, sent = executor.role("encode", encode, share(keys), uplink[phase], message, axes=(0, 0, 0))
         executor.post(wire, {})
         uplink = {**uplink, phase: up}
         info = executor.everyone(info)
-        arrived, seconds = arrivals(e.fleet, pace, info.steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
-        arrived = accepted(executor, e, arrived)
+        steps = info.steps if steps is None else steps + info.steps
+        arrived, seconds = arrivals(e.fleet, pace, steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
+        arrived = accepted(executor, e, arrived, draw.valid)
         memories[phase], aggregate, counts, dispersion = combine(
             executor, e, (k, index), memories[phase], sent, draw, arrived, pace
         )
@@ -160,7 +172,7 @@ def draw_cohort(executor, e: Federation, memory, k) -> Draw:
         found = jax.tree.map(lambda leaf: jnp.pad(leaf, (0, missing)), found)
         return replace(found, members=order[found.members])
 
-    key = jax.random.fold_in(round_key(e.key, Stream.SCHEDULE, k), Role.DRAW)
+    key = jax.random.fold_in(round_key(e.key, e.drawing, k), Role.DRAW)
     return executor.network_role("draw", draw, e.registry, e.order, memory, key)
 
 
@@ -202,7 +214,7 @@ def as_clients(executor, e: Federation, name: str, function, pieces, context, *a
 def client_context(e: Federation, ids, k, index: int, phase: str, budget=None, role: Role = Role.RECEIVE) -> ClientContext:
     """Contexts of the clients with these ids, `[c]`."""
     return ClientContext(
-        key=agent_keys(e.key, Stream.ALGORITHM, k, index, ids, role),
+        key=agent_keys(e.key, e.stream, k, index, ids, role),
         round=jnp.broadcast_to(jnp.asarray(k, jnp.int32), ids.shape),
         budget=budget,
         phase=phase,
@@ -214,28 +226,37 @@ def wire_bytes(e: Federation, pieces, states, server) -> dict[str, int]:
     """Payload of one client's messages in one round, from shapes: "up" and "down", all phases together."""
     found = {"up": 0, "down": 0}
     for phase in e.algorithm.phases:
-        down, up = message_specs(e, pieces, states, server, phase)
+        common, own, up = message_specs(e, pieces, states, server, phase)
         encoded = lambda stage, message: jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message)
-        found["down"] += payload_bytes(encoded(e.downlink, down))
+        found["down"] += sum(payload_bytes(encoded(e.downlink, part)) for part in (common, own) if part)
         wire = encoded(e.uplink, up)
         found["up"] += payload_bytes(wire) if e.aggregate is None else e.aggregate.bytes(wire)
     found["up"] += payload_bytes(reported(e))
     return found
 
 
-def message_specs(e: Federation, pieces, states, server, phase: str) -> tuple[Any, Any]:
-    """(what one client receives, what it sends) in a phase, as shapes; of any clients' pieces and states."""
+def message_specs(e: Federation, pieces, states, server, phase: str) -> tuple[Any, Any, Any]:
+    """(what every client receives, what each receives by itself, what it sends) in a phase, as shapes; of any clients' pieces."""
     first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
 
     def exchange(states, server, pieces, key):
         k = jnp.asarray(0, jnp.int32)
         down = e.algorithm.broadcast(server, ServerContext(key, k, phase=phase))
+        alike = {name for name in down if is_common(down[name], pieces)}
         down = {name: _one_of(leaf, pieces) for name, leaf in down.items()}
         context = first(client_context(e, e.ids[:1], k, 0, phase))
         local = e.problem.local(first(pieces))
-        return down, e.algorithm.work(local, first(states), down, context)[1]
+        up = e.algorithm.work(local, first(states), down, context)[1]
+        pick = lambda wanted: {name: leaf for name, leaf in down.items() if (name in alike) == wanted}
+        return pick(True), pick(False), up
 
     return jax.eval_shape(exchange, states, server, pieces, e.key)
+
+
+def is_common(leaf, pieces) -> bool:
+    """Whether a field of a broadcast is the same for all clients."""
+    rows = getattr(pieces, "rows", None)
+    return not isinstance(leaf, PerClient) and (not isinstance(leaf, PerRow) or rows is None)
 
 
 def _one_of(leaf, pieces):
@@ -258,20 +279,26 @@ def as_server(executor, e: Federation, name, k, index, phase, counts, function, 
 
 
 def send_down(executor, e: Federation, when, message, state, members):
-    """(pipeline state, what all receive alike, what each receives by itself `[c]`), as the clients decode it."""
-    rows = getattr(e.problem.pieces, "rows", None)
-    each = {name: leaf for name, leaf in message.items() if isinstance(leaf, PerClient | PerRow)}
-    common = {name: leaf for name, leaf in message.items() if name not in each}
-    if rows is None:  # everybody touches all rows
-        common |= {name: leaf.values for name, leaf in each.items() if isinstance(leaf, PerRow)}
-        each = {name: leaf for name, leaf in each.items() if name not in common}
-    else:
-        rows = executor.everyone(executor.take(rows, members))
-    pick = lambda leaf: gathered(leaf.values, rows) if isinstance(leaf, PerRow) else leaf.values[members]
-    own = {name: pick(leaf) for name, leaf in each.items()}
+    """(pipeline state, what all receive alike, what each of this device's share receives by itself), as the clients decode it."""
+    pieces = e.problem.pieces
+    common = {name: leaf for name, leaf in message.items() if is_common(leaf, pieces)}
+    each = {name: leaf for name, leaf in message.items() if name not in common}
+    common = {name: leaf.values if isinstance(leaf, PerRow) else leaf for name, leaf in common.items()}
     key = jax.random.fold_in(round_key(e.key, Stream.MESSAGE, *when), Role.SERVER)
-    state, _, sent = executor.network_role("encode down", lambda s, m, key: e.downlink.encode(s, m, key), state, common, key)
-    return state, sent, own
+    if common:
+        encode = lambda s, m, key: e.downlink.encode(s, m, key)
+        state, _, common = executor.network_role("encode down", encode, state, common, key)
+    if not each:
+        return state, common, {}
+    rows = getattr(pieces, "rows", None)
+    rows = None if rows is None else executor.everyone(executor.take(rows, members))
+    pick = lambda leaf: gathered(leaf.values, rows) if isinstance(leaf, PerRow) else leaf.values[members]
+    own = executor.share({name: pick(leaf) for name, leaf in each.items()})
+    if not isinstance(e.downlink, Identity):
+        keys = executor.share(agent_keys(e.key, Stream.MESSAGE, *when, e.ids[members], Role.SERVER))
+        encode = lambda key, m: e.downlink.encode(e.downlink.init(m), m, key)[2]
+        own = executor.role("encode down to each", encode, keys, own, axes=(0, 0))
+    return state, common, own
 
 
 def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds):

@@ -74,6 +74,21 @@ def checked_ids(ids, n: int) -> np.ndarray:
     return ids
 
 
+def checked_groups(groups: Any, problem: Any) -> dict[str, list[str]]:
+    """What the run's config says of the agents' groups.
+
+    Raises:
+        ValueError: there is not one label for each agent.
+    """
+    if groups is None:
+        return {}
+    n = getattr(problem, "n", None)
+    if isinstance(groups, str) or len(groups) != n:
+        got = repr(groups) if isinstance(groups, str) else f"{len(groups)} labels"
+        raise ValueError(f"solve: got groups={got}, expected a label for each of the {n} agents, in their order")
+    return {"groups": [str(label) for label in groups]}
+
+
 def traced_stop(stop: Stop | None, dtype) -> Stop | None:
     """What the compiled loop sees: tolerances and diameter as arrays, so that another value compiles nothing."""
     if stop is None:
@@ -186,10 +201,10 @@ def _check_resumed(run: Run, rounds: int, every: Any) -> None:
         )
 
 
-def identified(problem: Scattered, algorithm: Any, seed: int, engine: Any, start: Any, **others: Any) -> dict[str, Any]:
+def identified(fingerprint: str, algorithm: Any, seed: int, engine: Any, start: Any, **others: Any) -> dict[str, Any]:
     """What a checkpoint must agree with to be continued; `others` is told apart by name as well."""
     return {
-        "problem": problem.fingerprint(),
+        "problem": fingerprint,
         "algorithm": f"{describe(algorithm)} {digest_of(algorithm)}",
         "seed": seed,
         "deterministic": engine.deterministic,
@@ -204,11 +219,13 @@ def surroundings() -> dict[str, Any]:
     return {"machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)", "versions": versions}
 
 
-def stated(problem: Scattered, kind: str, algorithm: Any, stop: Stop | None, rounds: int, seed: int) -> dict[str, Any]:
+def stated(
+    problem: Scattered, fingerprint: str, kind: str, algorithm: Any, stop: Stop | None, rounds: int, seed: int
+) -> dict[str, Any]:
     """Of every run's config: what was asked for."""
     return {
         "problem": f"{type(problem).__name__}: {problem.n} {kind}, {problem.size} variables, {problem.dtype}",
-        "fingerprint": problem.fingerprint(),
+        "fingerprint": fingerprint,
         "algorithm": describe(algorithm),
         "stop": "none" if stop is None else describe(stop),
         "rounds": rounds,

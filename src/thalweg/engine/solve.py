@@ -21,6 +21,7 @@ from thalweg.message.stage import Identity, Stage
 from thalweg.network import Network
 from thalweg.observe import History, Ledger, Result
 from thalweg.observe.trackers import Tracker
+from thalweg.privacy import Budget
 from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
@@ -35,6 +36,7 @@ from .moving import goal_of
 from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
+from .privacy import of_peers, plan
 from .refusals_message import check_mixer
 from .simulated import Sharded, Simulated
 from .stop import Stop
@@ -65,6 +67,7 @@ def solve(
     downlink: Stage | None = None,
     aggregate: Aggregator | Mixer | None = None,
     adversary: Adversary | None = None,
+    privacy: Budget | None = None,
     fleet: Fleet | None = None,
     evaluate: dict[str, tuple] | None = None,
     engine: str | Simulated | Sharded | Debug = "simulated",
@@ -78,6 +81,7 @@ def solve(
     progress: bool | Callable[[int, History], None] | None = None,
     trackers: Sequence[Tracker] = (),
     keep_agents: bool | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Result:
     """Solve a problem whose pieces are scattered over the agents of a network.
 
@@ -94,6 +98,8 @@ def solve(
         aggregate: what stands in place of the weighted mean of messages (`tw.message.trimmed_mean(…)`, a secure sum, …);
             of peers, in place of the mixing with neighbours.
         adversary: agents that send what they like (`tw.adversary`), to see what a method withstands.
+        privacy: what the run may cost its agents (`tw.privacy.Budget(epsilon, delta)`): it ends before that is exceeded, and the ledger
+            has ε at every record. What hides them is said by `aggregate`, a pipeline, or the local solver.
         fleet: of a server: its clients' devices (`tw.Fleet`), which give the run a simulated clock; None: all answer at once.
         evaluate: of a server: name → (metric, examples): the mean of `metric(x, example)` over one pool `[m, ...]` at the shared
             answer, or, with a list of one entry per client, of every client's own answer on its own examples.
@@ -112,6 +118,7 @@ def solve(
         progress: show a progress bar (None: when a person watches), or a function of (round, history).
         trackers: told of the run while it runs, as `tw.trackers.JsonLines(path)`; each record is logged once, also on resume.
         keep_agents: keep loss and disagreement of every agent in the history (None: up to 2,000 agents).
+        groups: a label for each agent (a region, a kind of device); the result and its report say how each group fares.
 
     Returns:
         A `Result`. A run that diverges or produces NaN ends with that outcome and the last good state.
@@ -131,6 +138,7 @@ def solve(
             rounds=rounds, stop=stop, seed=seed, every=every, uplink=uplink, downlink=downlink, aggregate=aggregate,
             adversary=adversary, fleet=fleet, engine=engine, deterministic=deterministic, reference=reference, ids=ids,
             start=start, checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
+            groups=setup.checked_groups(groups, problem), privacy=privacy,
         )  # fmt: skip
         if not isinstance(problem, Coupled):
             return federate(problem, algorithm, asked, evaluate)
@@ -171,7 +179,9 @@ def solve(
         gauge=kind.gauge,
     )
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
-    rounds, seed = int(rounds), int(seed)
+    spending = plan(of_peers(algorithm, link, report), privacy, int(rounds), start)
+    said += spending.said
+    rounds, seed = spending.rounds, int(seed)
     asked_every, goal = every, goal_of(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
@@ -182,8 +192,9 @@ def solve(
         keep_agents=keep,
         moving=goal.moving,
     )
+    fingerprint, labels = asked.fingerprint(), setup.checked_groups(groups, problem)
     identity = setup.identified(
-        problem, algorithm, seed, engine, start,
+        fingerprint, algorithm, seed, engine, start,
         network=f"{network!r} {setup.digest_of((experiment.world, experiment.setting))}",
         columns=f"reference: {goal.kind}, agents: {keep}, report: {', '.join(report) or 'none'}",
         link=f"{experiment.link!r} {setup.digest_of(experiment.link)}",
@@ -203,13 +214,15 @@ def solve(
     tabulate.resume(None, local)
     run = Run(engine, experiment, rules, local, shared, History.empty(), compile_seconds=compile_seconds, regrets=goal.moving)
     names = problem.names or tuple(f"agent {i}" for i in range(problem.n))
-    config = _config(asked, algorithm, network, engine, seed, stop, rounds, facts)
+    config = (
+        _config(asked, fingerprint, algorithm, network, engine, seed, stop, spending.asked, facts) | labels | spending.config
+    )
     outcome, reason, tracking = setup.execute(
         run, rounds, every=asked_every, checkpoint=checkpoint, resume=resume, identity=identity, tabulate=tabulate, said=said,
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,
     )  # fmt: skip
     result = Result(
-        **{"outcome": outcome, "reason": reason} | kind.answer(run, algorithm, outcome),
+        **spending.ended(outcome, reason, run.round) | kind.answer(run, algorithm, outcome),
         rounds=run.round,
         history=run.history,
         ledger=Ledger(
@@ -219,6 +232,7 @@ def solve(
             report_bytes=_report_bytes(run.history, report),
             seconds=run.seconds,
             compile_seconds=run.compile_seconds,
+            **spending.ledger(run.history["round"]),
         ),
         algorithm=algorithm,
         names=tuple(names),
@@ -263,8 +277,8 @@ def _graph(network: Network) -> dict[str, Any]:
     return {"edges": network.edges, "positions": network.positions, "directed": network.directed, "facts": known}
 
 
-def _config(problem, algorithm, network, engine, seed, stop, rounds, facts) -> dict[str, Any]:
-    return setup.stated(problem, "agents", algorithm, stop, rounds, seed) | {
+def _config(problem, fingerprint, algorithm, network, engine, seed, stop, rounds, facts) -> dict[str, Any]:
+    return setup.stated(problem, fingerprint, "agents", algorithm, stop, rounds, seed) | {
         "network": repr(network),
         "engine": f"{engine.name}{', deterministic' if engine.deterministic else ''}",
         "constants": f"L = {facts.smoothness or float('nan'):.4g}, μ = {facts.strong_convexity:.4g} ({facts.source})",

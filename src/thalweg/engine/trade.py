@@ -13,7 +13,7 @@ from thalweg.problem.certificate import certify, infeasible
 from thalweg.problem.coupled import Coupled
 from thalweg.problem.regularizer import Zero
 
-from . import refusals_market, setup
+from . import privacy, refusals_market, setup
 from . import refusals_server as refusals
 from .facts import of_market
 from .led import Asked, carried, conduct, lead
@@ -38,6 +38,9 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
         *refusals_market.lost_warning(algorithm, a.fleet, engine, problem.n),
         *refusals_market.step_warning(problem, algorithm),
     ]
+    account = privacy.of_server(algorithm, problem, cohort, a.uplink, None)
+    spending = privacy.plan(account, a.privacy, int(a.rounds), a.start)
+    said += spending.said
     public = PublicPart(Zero(), problem.n, jnp.ones(problem.n, problem.dtype), problem.coupling)
     led = lead(a, problem, algorithm, cohort, public, MarketGauge(), said)
 
@@ -53,6 +56,7 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
         head=f"one price-setter, {problem.n} agents, {problem.m} rows",
         begin=begin,
         columns=lambda sizes, goal, keep: MarketColumns(sizes, problem.row_names, goal, a.reference is not None, keep),
+        spending=spending,
     )  # fmt: skip
     run, now = ended.run, problem.at(ended.run.round)
     plans = jax.vmap(setup.unraveller(problem))(run.engine.estimates(run.experiment, run.local, run.shared))
@@ -60,4 +64,7 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
     answer = {"x": plans, "agents": plans, "price": np.asarray(price), "certificate": certify(now, price, plans)}
     if ended.outcome in (Outcome.ROUND_LIMIT, Outcome.DIVERGED) and (proof := infeasible(now, price)) is not None:
         answer |= {"outcome": Outcome.INFEASIBLE, "reason": proof}
+    elif ended.outcome in (Outcome.DIVERGED, Outcome.NOT_FINITE):
+        hint = "; a best response may be unbounded: bound X_i (local=), or use tw.ExchangeADMM(), whose penalty holds plans"
+        answer["reason"] = ended.reason + hint
     return ended.result(**answer)

@@ -21,8 +21,8 @@ class Aggregator(eqx.Module):
     Class attributes:
         individual: it looks at single messages, so it cannot stand behind a secure sum.
         unweighted: it counts every client once, whatever its weight.
-        sealed: clients multiply by their weights and seal the product, so that `weights` are what a client knows by itself: they
-            are not divided by their sum over those that arrived (`resolve` says whether that is wanted).
+        sealed: clients multiply by their weights and seal the product, so that `weights` are what each client that was drawn knows
+            by itself, whether or not it arrives; not divided by their sum (`resolve` says whether that is wanted).
     """
 
     individual: ClassVar[bool] = True
@@ -42,8 +42,8 @@ class Aggregator(eqx.Module):
         """
         return self
 
-    def accept(self, arrived: Bool[Array, " c"]) -> Bool[Array, " c"]:
-        """Whose message counts, of those that arrived: a protocol that aborts has nobody's."""
+    def accept(self, arrived: Bool[Array, " c"], drawn: Bool[Array, " c"]) -> Bool[Array, " c"]:
+        """Whose message counts, of those that arrived: a protocol that aborts has nobody's. Asked of what is `sealed`."""
         return arrived
 
     @abc.abstractmethod

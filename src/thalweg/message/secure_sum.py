@@ -27,6 +27,9 @@ ROUNDING = 1e-5
 # Accepted probability that neighbours' shares are not enough although a cohort has lost no more clients than it may.
 LOST_ROUNDS = 1e-5
 
+# Where nobody drops out, noise is larger than asked for by less than this: shares are made for more than half of the clients.
+SURPLUS = math.sqrt(2)
+
 # Facts of a pipeline that a sum cannot stand behind.
 UNSUMMABLE = {
     "replicated": "changes of a copy are sent before it, and the server could not keep a copy for each client; use a pipeline "
@@ -97,14 +100,14 @@ class SecureSum(Aggregator):
         added = () if self.clip is None else (Mechanism("discrete_gaussian", float(self.noise_multiplier), float(self.clip)),)
         return flow.but(norm=None, norm_1=None, noise=flow.noise + added, unbiased=flow.unbiased and inside)
 
-    def tolerated(self, clients: int) -> int:
-        """How many of so many may drop out."""
-        return clients - (2 * clients // 3 + 1) if self.dropouts is None else self.dropouts
+    def threshold(self, drawn):
+        """How many of so many clients must arrive."""
+        return 2 * drawn // 3 + 1 if self.dropouts is None else drawn - self.dropouts
 
     def resolve(self, slots: int, normalise: bool) -> "SecureSum":
         if slots < 2:
             raise ValueError(f"secure_sum: got a cohort of {slots}, expected at least 2: a sum of one message is that message")
-        away, noise = self.tolerated(slots), 0.0
+        away, noise = slots - self.threshold(slots), 0.0
         if not 0 <= away < slots / 2:
             raise ValueError(
                 f"secure_sum: got dropouts={self.dropouts}, expected 0 to {(slots - 1) // 2} of a cohort of {slots}, less than "
@@ -125,7 +128,7 @@ class SecureSum(Aggregator):
                 )
             noise = float(self.noise_multiplier * self.clip / self.range)
         step = None if self.step is None else float(self.step)
-        ring = fitted(slots, self.bits, float(self.range), step, noise * math.sqrt(slots / (slots - away)))
+        ring = fitted(slots, self.bits, float(self.range), step, noise * SURPLUS)
         if self.clip is not None:
             check_shares(noise * ring.levels, slots - away)
         return dataclasses.replace(self, ring=ring, normalise=normalise)
@@ -138,9 +141,10 @@ class SecureSum(Aggregator):
         ring = self.resolve(clients, False).ring
         return float(ring.step) + 4 * float(np.finfo(dtype).eps) * float(self.range)
 
-    def accept(self, arrived):
-        ring = self._ring(arrived.shape[0])
-        return arrived & (jnp.sum(arrived) >= self._threshold(ring))
+    def accept(self, arrived, drawn):
+        count = jnp.sum(drawn)
+        needed = self.threshold(count)
+        return arrived & (jnp.sum(arrived) >= needed) & (2 * needed > count) & (count > 1)
 
     def init(self, d, dtype):
         if self.clip is not None and self.ring is not None:
@@ -149,10 +153,11 @@ class SecureSum(Aggregator):
 
     def combine(self, state, messages, weights, arrived, key):
         ring, d = self._ring(messages.shape[0]), messages.shape[1]
-        arrived = self.accept(arrived)
+        drawn = (weights > 0) | arrived
+        arrived, needed = self.accept(arrived, drawn), self.threshold(jnp.sum(drawn))
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(messages.shape[0]))
-        elements = jax.vmap(lambda m, a, k: self._client(ring, m, a, k))(messages, weights, keys)
-        total = ring.leave(self._summed(ring, elements, arrived))
+        elements = jax.vmap(lambda m, a, k: self._client(ring, m, a, k, needed))(messages, weights, keys)
+        total = ring.leave(self._summed(ring, elements, arrived, drawn))
         wide = jnp.promote_types(messages.dtype, jnp.float32)
         mean = total[:d].astype(wide) * jnp.asarray(ring.step / ring.clients, wide)
         if self.normalise:
@@ -167,9 +172,9 @@ class SecureSum(Aggregator):
             return length * (self.bits or 32) // 8
         ring = self.ring
         length += ring.digits[1] if self.normalise else 0
-        return sent_bytes(Setup(bytes(16), ring.clients, length, self._threshold(ring), ring.bits, self.degree))
+        return sent_bytes(Setup(bytes(16), ring.clients, length, self.threshold(ring.clients), ring.bits, self.degree))
 
-    def _client(self, ring, message, weight, key):
+    def _client(self, ring, message, weight, key, survivors):
         """What one client puts into the sum: `[d]`, with the digits of its weight behind them where they are needed."""
         v = ring.clients * weight * message
         rounding, noise = jax.random.split(key)
@@ -179,30 +184,27 @@ class SecureSum(Aggregator):
         whole = ring.encode(jnp.where(jnp.isnan(v), 0, v), rounding)
         if self.clip is not None:
             deviation = self.noise_multiplier * self.clip / ring.step
-            whole = whole + discrete_gaussian(noise, whole.shape, deviation**2 / self._threshold(ring))
+            whole = whole + discrete_gaussian(noise, whole.shape, deviation**2 / jnp.maximum(survivors, 1))
         if self.normalise:
             whole = jnp.concatenate([whole, ring.encode_weight(weight)])
         return ring.enter(whole)
 
-    def _summed(self, ring, elements, arrived):
+    def _summed(self, ring, elements, arrived, drawn):
         """Σ over those that arrived, in the ring."""
         if not self.protocol:
             return jnp.sum(jnp.where(arrived[:, None], elements, jnp.zeros_like(elements)), axis=0, dtype=ring.dtype)
 
-        def conduct(elements, arrived):  # its randomness is the operating system's, and what comes of it has none
-            elements, arrived = np.asarray(elements)[: ring.clients], np.asarray(arrived)[: ring.clients]
+        def conduct(elements, arrived, drawn):  # its randomness is the operating system's, and what comes of it has none
+            elements, arrived, drawn = (np.asarray(array) for array in (elements, arrived, drawn))
             if not arrived.any():
                 return np.zeros(elements.shape[1], elements.dtype)
-            gone = {"masked": np.flatnonzero(~arrived).tolist()}
-            return simulate(elements, threshold=self._threshold(ring), degree=self.degree, drops=gone).total
+            gone = {"masked": np.flatnonzero(~arrived[drawn]).tolist()}
+            return simulate(elements[drawn], threshold=self.threshold(int(drawn.sum())), degree=self.degree, drops=gone).total
 
-        return jax.pure_callback(conduct, jax.ShapeDtypeStruct(elements.shape[1:], ring.dtype), elements, arrived)
+        return jax.pure_callback(conduct, jax.ShapeDtypeStruct(elements.shape[1:], ring.dtype), elements, arrived, drawn)
 
     def _ring(self, slots: int) -> Ring:
         return self.resolve(slots, False).ring if self.ring is None else self.ring
-
-    def _threshold(self, ring: Ring) -> int:
-        return ring.clients - self.tolerated(ring.clients)
 
     def _radius(self, ring, d: int):
         """What messages are clipped to, so that their rounded norm is at most `clip`: rounding may add s to every entry."""

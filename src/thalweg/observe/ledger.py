@@ -16,6 +16,7 @@ class Ledger:
         report_bytes: what the agents reported to the experiment (`report=`), all together.
         seconds: wall-clock time of the rounds, compilation apart.
         compile_seconds: time of the first call, which compiles.
+        epsilon, delta: of a run with a privacy budget: ε spent at each record of the history `[records]`, at this δ; else None.
         received, received_bytes: of a server's clients: messages received `[n]`, and the payload of one; else None and 0.
     """
 
@@ -27,6 +28,8 @@ class Ledger:
     compile_seconds: float
     received: np.ndarray | None = None
     received_bytes: int = 0
+    epsilon: np.ndarray | None = None
+    delta: float | None = None
 
     @property
     def bytes(self) -> np.ndarray:

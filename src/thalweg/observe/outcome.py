@@ -10,6 +10,7 @@ class Outcome(enum.Enum):
     TARGET = "target reached"
     NO_IMPROVEMENT = "no improvement"
     BUDGET = "budget spent"
+    PRIVACY = "privacy budget spent"
     ROUND_LIMIT = "round limit"
     DIVERGED = "diverged"
     NOT_FINITE = "not finite"
@@ -24,6 +25,7 @@ class Outcome(enum.Enum):
             Outcome.TARGET: "",
             Outcome.NO_IMPROVEMENT: "Give it more patience, or another step size.",
             Outcome.BUDGET: "Give it a larger budget, or a method that needs less of it.",
+            Outcome.PRIVACY: "Give it a larger budget, more noise in each round, or a method that needs fewer rounds.",
             Outcome.ROUND_LIMIT: "Give it more rounds, a looser stop rule, or a method or network that mixes faster.",
             Outcome.DIVERGED: "Use a smaller step size (the default is safe), or check the weights of the network.",
             Outcome.NOT_FINITE: "Use a smaller step size, or look at the agent's data; engine='debug' shows the inputs.",

@@ -14,7 +14,7 @@ from .market import certificate_table, is_market, market_measures, plan_columns,
 from .mixing import Mixing, rounds_per_tenfold
 from .outcome import Outcome
 from .payload import axes, edges_once, payload
-from .serving import evaluated, extremes, has_picture, has_server, member, members, server
+from .serving import by_group, evaluated, extremes, has_picture, has_server, member, members, server
 from .table import Table, is_number, markup, table_html
 from .template import read as _template
 from .text import number
@@ -61,8 +61,8 @@ def page(result: "Result", tables: Sequence[Table] = ()) -> str:
         picture=_picture(result),
         axes=_axes(result),
         mixing=_mixing(result),
-        agents=_agents(result),
-        config=_entries({key: value for key, value in result.config.items() if key != "versions"}),
+        agents=_groups(result) + _agents(result),
+        config=_entries({key: value for key, value in result.config.items() if key not in ("versions", "groups")}),
         versions=_versions(result.config.get("versions", {})),
         data=payload(result),
         script="\n".join(_template(name) for name in ("format.js", "chart.js", "graph.js", "report.js")),
@@ -176,6 +176,22 @@ def _mixing(result: "Result") -> str:
     if not lines:
         return ""
     return f'<div class="mixing"><h3>Mixing rate</h3>{"".join(lines)}</div>'
+
+
+def _groups(result: "Result") -> str:
+    """A table of means and worst ends by group; nothing where agents have none."""
+    found = by_group(result)
+    if not found:
+        return ""
+    who, local = member(result), "cost" if is_market(result) else "loss"
+    say = {"loss": local, "own_loss": "loss, own answer"}
+    names = tuple(found[0][2])
+    ends = lambda name: (f"mean {say.get(name, name)}", "lowest", "highest")
+    rows = [
+        (group, len(own), *(float(end(values[name])) for name in names for end in (np.mean, np.min, np.max)))
+        for group, own, values in found
+    ]
+    return table_html(Table("Groups", ("group", f"{who}s", *(label for name in names for label in ends(name))), rows))
 
 
 def _agents(result: "Result") -> str:

@@ -11,7 +11,7 @@ from .describing import describe
 from .history import History
 from .ledger import Ledger, human_bytes
 from .outcome import Outcome
-from .serving import evaluated, extremes, has_server, member, members, server
+from .serving import evaluated, extremes, group_lines, has_server, member, members, server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Result:
             lines.append(("price", shown + (f", … ({len(self.price)} rows)" if len(self.price) > 6 else "")))
             lines.append(("certificate", str(self.certificate)))
         lines += [(name, show(name)) for name in evaluated(self) if name in last]
-        lines += extremes(self)
+        lines += extremes(self) + group_lines(self)
         sent, n = self.ledger.bytes, members(self)
         busiest = f", {human_bytes(int(sent.max()))} by the busiest" if len(sent) == n else ""
         lines.append(("sent", f"{human_bytes(int(sent.sum()))} by {n:,} {member(self)}{'s' * (n != 1)}{busiest}"))
@@ -103,6 +103,10 @@ class Result:
             )
             if last.get("clock", 0) > 0:
                 lines.append(("clock", f"{last['clock']:,.6g} simulated seconds"))
+        if self.ledger.epsilon is not None and len(self.ledger.epsilon):
+            lines.append(
+                ("privacy", f"ε = {self.ledger.epsilon[-1]:.4g} at δ = {self.ledger.delta:g}, {self.config['privacy']}")
+            )
         lines.append(("algorithm", describe(self.algorithm)))
         lines.append(("network", str(self.config.get("network", ""))))
         speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")

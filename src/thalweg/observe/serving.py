@@ -62,6 +62,25 @@ def extremes(result: "Result") -> list[tuple[str, str]]:
     return lines
 
 
+def by_group(result: "Result") -> list[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
+    """(group, positions of its members, metric → their last values) of runs whose agents were given groups, in order of name."""
+    labels = np.asarray(result.config.get("groups") or ())
+    agents = result.history.agents if len(result.history) else {}
+    kept = {name: np.asarray(agents[name][-1], float) for name in ("loss", "own_loss", *evaluated(result)) if name in agents}
+    kept = {name: values for name, values in kept.items() if values.shape == labels.shape}
+    places = [(group, np.flatnonzero(labels == group)) for group in np.unique(labels)] if kept else []
+    return [(str(group), own, {name: values[own] for name, values in kept.items()}) for group, own in places]
+
+
+def group_lines(result: "Result") -> list[tuple[str, str]]:
+    """(what, sentence) for the printed result: the mean of every measure in every group."""
+    found, local = by_group(result), "loss" if result.price is None else "cost"
+    measures = found[0][2] if found else ()
+    say = {"loss": f"{local} by group", "own_loss": "loss with its own answer by group"}
+    listed = lambda name: ", ".join(f"{group} {values[name].mean():.4g}" for group, _, values in found)
+    return [(say.get(name, f"{name} by group"), listed(name)) for name in measures]
+
+
 ENDS = ("lowest", "lowest_tenth", "highest", "highest_tenth", "spread")
 
 

@@ -6,6 +6,7 @@ from thalweg.problem.alone import Alone, Feasibility, alone, feasibility
 from thalweg.problem.base import Local, Problem
 from thalweg.problem.certificate import Certificate, certify
 from thalweg.problem.choices import Recovered, choices, recover
+from thalweg.problem.cones import ball, second_order_cone
 from thalweg.problem.consensus import Consensus
 from thalweg.problem.constants import Constants, estimate_constants
 from thalweg.problem.coupled import Coupled
@@ -52,6 +53,7 @@ __all__ = [
     "StreamedRisk",
     "allocation",
     "alone",
+    "ball",
     "bids",
     "box",
     "certify",
@@ -71,6 +73,7 @@ __all__ = [
     "recover",
     "reference",
     "regularizer",
+    "second_order_cone",
     "simplex",
     "ungroup",
 ]

@@ -212,6 +212,11 @@ def _bid_box(data):
     return box(jnp.zeros_like(data["width"][:, 0]), jnp.sum(data["width"], axis=1))
 
 
+def is_bids(problem: Coupled) -> bool:
+    """Whether `bids` made it."""
+    return problem.function is _bid_cost
+
+
 def _bid_cost(x, data):
     taken = jnp.clip(x[:, None] - data["from"], 0, data["width"])
     return jnp.sum(data["price"] * taken)

@@ -1,7 +1,7 @@
 """A central solution of a coupled problem, to measure distributed runs against.
 
-Quadratic costs with affine coupling over boxes and polyhedra go to Clarabel (extra "central"); other smooth ones to SciPy's
-trust-region interior point, for up to a few hundred variables. Everything in float64.
+Quadratic costs with affine coupling over boxes, polyhedra, balls and second-order cones go to Clarabel (extra "central"), bids to
+HiGHS; other smooth ones to SciPy's trust-region interior point, for up to a few hundred variables. Everything in float64.
 
 Axes: `n` agents, `d` variables of one agent, `m` rows.
 """
@@ -14,9 +14,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg._extras import require
+from thalweg.problem.allocation import is_bids
+from thalweg.problem.central_bids import central_bids
 from thalweg.problem.certificate import certify
+from thalweg.problem.cones import Ball, SecondOrderCone
 from thalweg.problem.polyhedron import Polyhedron
-from thalweg.problem.regularizer import Box, Simplex, Zero
+from thalweg.problem.regularizer import Box, Simplex, Zero, _bound_like
 
 if TYPE_CHECKING:
     from thalweg.problem.coupled import Coupled
@@ -32,10 +35,13 @@ def central(problem: "Coupled", tol: float) -> tuple[Any, np.ndarray, str]:
         ValueError: a kind of problem that no central solver here takes.
     """
     start, unravel = ravel_pytree(problem.x0)
+    if is_bids(problem):
+        rows, price = central_bids(problem, *_senses(problem))
+        return _accepted(problem, jnp.asarray(rows, start.dtype), price, "HiGHS", tol)
     parts = jax.vmap(lambda piece: _derivatives(problem, piece, start, unravel))(problem.pieces)
     sets = _sets(problem, start)
     if problem.pricing.source == "exact" or float(jnp.max(parts["bend"])) < 1e-6:
-        rows, price, solver = *_clarabel(problem, parts, sets), "Clarabel"
+        rows, price, solver = *_clarabel(problem, parts, sets, _cones(problem, start)), "Clarabel"
     elif problem.n * problem.size <= SCIPY_VARIABLES and problem.pricing.affine:
         rows, price, solver = *_scipy(problem, parts, sets, start, unravel), "SciPy trust-constr"
     else:
@@ -43,7 +49,11 @@ def central(problem: "Coupled", tol: float) -> tuple[Any, np.ndarray, str]:
             f"reference: got {problem.n * problem.size} variables with costs that are not quadratic, expected at most "
             f"{SCIPY_VARIABLES}; a result's own certificate needs no reference"
         )
-    plans = jax.vmap(unravel)(jnp.asarray(rows, start.dtype))
+    return _accepted(problem, jax.vmap(unravel)(jnp.asarray(rows, start.dtype)), price, solver, tol)
+
+
+def _accepted(problem, plans, price, solver: str, tol: float):
+    """What was found, if it is certified."""
     found = certify(problem, price, plans)
     measure = found.stationarity if np.isfinite(found.stationarity) else found.relative_gap
     if not (abs(measure) <= tol and max(found.violation, found.outside) <= tol):
@@ -76,10 +86,31 @@ def _sets(problem, start):
             return jnp.concatenate([jnp.eye(d), -jnp.eye(d)]), jnp.concatenate([high, -low]), *none
         if isinstance(r, Simplex):
             return -jnp.eye(d), start, jnp.ones((1, d)), jnp.asarray([r.total - start.sum()])
+        if isinstance(r, Ball | SecondOrderCone):  # see `_cone`
+            return *none, *none
         if isinstance(r, Polyhedron):
             equal = none if r.A is None else (r.A, r.b - r.A @ start)
             return r.G, r.h - r.G @ start, *equal
         raise ValueError(f"reference: no central solver for the local set {type(r).__name__}; see the result's own certificate")
+
+    return jax.vmap(one)(problem.pieces)
+
+
+def _cones(problem, start):
+    """(M, k) of every agent: its local set is k + M z in the second-order cone, for z = x − x0; None where it is no cone."""
+    first = problem.local(jax.tree.map(lambda leaf: leaf[0], problem.pieces)).feasible
+    if not isinstance(first, Ball | SecondOrderCone):
+        return None
+    if len(jax.tree.leaves(problem.x0)) > 1 or start.ndim != 1 or jnp.ndim(jax.tree.leaves(problem.x0)[0]) != 1:
+        raise ValueError("reference: got a cone over a variable of several parts, expected one vector for a central solution")
+
+    def one(piece):
+        r, d = problem.local(piece).feasible, start.shape[0]
+        if isinstance(r, Ball):
+            center = ravel_pytree(_bound_like(r.center, problem.x0))[0]
+            return jnp.concatenate([jnp.zeros((1, d)), jnp.eye(d)]), jnp.concatenate([jnp.ravel(r.radius), start - center])
+        M = jnp.roll(jnp.eye(d), 1, axis=0).at[0].multiply(r.slope)  # Clarabel's cones have t first
+        return M, M @ start
 
     return jax.vmap(one)(problem.pieces)
 
@@ -105,7 +136,7 @@ def _senses(problem):
     return equal, np.where(high > 0, 1.0, -1.0)
 
 
-def _clarabel(problem, parts, sets):
+def _clarabel(problem, parts, sets, round_sets):
     import scipy.sparse as sparse
 
     clarabel = require("clarabel", "central")
@@ -125,8 +156,12 @@ def _clarabel(problem, parts, sets):
     settings.verbose = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-12
     cones = [clarabel.ZeroConeT(zero.shape[0]), clarabel.NonnegativeConeT(above.shape[0])]
-    q = np.asarray(parts["q"], float).ravel()
-    found = clarabel.DefaultSolver(P, q, sparse.vstack([zero, above], format="csc"), b, cones, settings).solve()
+    q, rows = np.asarray(parts["q"], float).ravel(), [zero, above]
+    if round_sets is not None:  # Clarabel wants b − Ax in its cones
+        M, k = (np.asarray(part, float) for part in round_sets)
+        rows, b = [*rows, -diagonal(M)], np.concatenate([b, k.ravel()])
+        cones += [clarabel.SecondOrderConeT(M.shape[1])] * n
+    found = clarabel.DefaultSolver(P, q, sparse.vstack(rows, format="csc"), b, cones, settings).solve()
     if "Solved" not in str(found.status):
         raise RuntimeError(f"reference: Clarabel ended with {found.status}")
     z, price = np.asarray(found.z), np.zeros(problem.m)

@@ -265,7 +265,7 @@ class Coupled(Scattered):
         terms, bounds, offsets of quantities.
 
         Raises:
-            ValueError: another structure, shape or dtype; a total that is not `[m]`.
+            ValueError: another structure, shape or dtype; a total that is not `[m]`; NaN or infinity among the data.
         """
         described = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
         if (got := described(data)) != (expected := described(self.pieces.data)):
@@ -277,6 +277,7 @@ class Coupled(Scattered):
                 raise ValueError(f"with_data: got a total of shape {b.shape}, expected ({self.m},), one entry per row")
             moved = (b - self.coupling.total) / self.coupling.touching
             share = share + (moved[None] if self.pieces.rows is None else gathered(moved, self.pieces.rows))
+        checks.finite(jax.tree.map(np.asarray, data), self.names, per_agent=False)
         changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling.total)
         problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, b))
         object.__setattr__(problem, "memo", Memo())  # a static field, of a problem that nobody has seen yet

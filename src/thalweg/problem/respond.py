@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from thalweg._extras import require
 from thalweg._trees import dot, minus, norm, square
+from thalweg.problem.cones import Ball
 from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.regularizer import Box, Regularizer, Simplex, Zero
 
@@ -126,6 +127,9 @@ class Descent(Solver):
             # Within the box s may be replaced by the gradient itself, whose linear minimum is attained at a corner.
             gradient = jax.grad(question.smooth(local))(x)
             slack = sum(map(least, *map(jax.tree.leaves, (x, gradient, low, high))))
+        elif isinstance(r, Ball):
+            gradient, (off, _) = jax.grad(question.smooth(local))(x), r.off(x)
+            slack = -dot(gradient, off) - r.radius * norm(gradient)
         else:
             slack = jnp.where(square(s) == 0, 0.0, -jnp.inf)
         mu = jnp.asarray(self.strong_convexity, value.dtype)

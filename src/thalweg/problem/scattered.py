@@ -79,7 +79,8 @@ def _digest(value: Any, digest: Any) -> None:
     digest.update(f"{type(value).__qualname__}(".encode())
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         array = np.asarray(value)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # not every dtype is a buffer
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             digest.update(f"{field.name}=".encode())

@@ -2,7 +2,8 @@
 
 from .base import LocalRun, LocalSolver
 from .polyak import LocalPolyak
+from .private_sgd import PrivateSGD
 from .proximal import minimise
 from .sgd import LocalSGD
 
-__all__ = ["LocalPolyak", "LocalRun", "LocalSGD", "LocalSolver", "minimise"]
+__all__ = ["LocalPolyak", "LocalRun", "LocalSGD", "LocalSolver", "PrivateSGD", "minimise"]

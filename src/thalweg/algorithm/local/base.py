@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -54,7 +54,13 @@ def repeat(step: Callable, carry: Any, rows: Any, unroll: bool) -> Any:
 
 
 class LocalSolver(eqx.Module):
-    """Moves a client's model downhill on its own data, from where the server left it."""
+    """Moves a client's model downhill on its own data, from where the server left it.
+
+    Class attribute:
+        secret: its randomness hides something, and must come from the secret stream.
+    """
+
+    secret: ClassVar[bool] = False
 
     @abc.abstractmethod
     def resolve(self, facts: Facts) -> "LocalSolver":

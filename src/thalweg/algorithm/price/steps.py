@@ -53,7 +53,11 @@ def check_strongly_convex(algorithm: Any, facts: Facts) -> None:
     if np.isfinite(facts.pricing.diagonal).all():
         return
     peers = isinstance(algorithm, PeerAlgorithm)
-    others = "tw.TrackingADMM(), tw.ConsensusDualDecomposition()" if peers else "tw.ExchangeADMM(), tw.DualSubgradient()"
+    others = (
+        "tw.TrackingADMM(), tw.ConsensusDualDecomposition()"
+        if peers
+        else "tw.ExchangeADMM(), tw.ProximalBundle(), tw.DualSubgradient()"
+    )
     raise ValueError(
         f"{type(algorithm).__name__}: no step size is safe, got costs that are not strongly convex; use {others}, or give a "
         "step_size"

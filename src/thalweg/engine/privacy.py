@@ -1,0 +1,189 @@
+"""What of a run is private, for whom, and what a round of it costs; what is not known is refused, never guessed."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from thalweg.algorithm.local import PrivateSGD
+from thalweg.cohort import Cohort, Cyclic, Everyone, Poisson, Uniform
+from thalweg.message.flow import Flow, Mechanism
+from thalweg.message.noisy_mean import NoisyMean
+from thalweg.message.stage import Stage
+from thalweg.observe import Outcome
+from thalweg.privacy import Account, Budget
+
+# Messages of these depend on a client's data through its local solver alone.
+THROUGH_SOLVER = ("FedAvg", "FedOpt", "FedProx", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi")
+
+
+def with_weights(aggregate: Any, weights: Any, cohort: Cohort, fleet: Any, n: int) -> Any:
+    """The aggregator with the largest weight that a client can have in its mean, where it asks for that.
+
+    Raises:
+        ValueError: the weights of a mean depend on who came.
+    """
+    if not isinstance(aggregate, NoisyMean):
+        return aggregate
+    if cohort.normalise or not isinstance(cohort, Everyone | Poisson | Uniform | Cyclic):
+        raise ValueError(
+            f"noisy_mean: the denominator of a mean over {cohort!r} depends on who came, which changes what one client can do to "
+            "it; use tw.cohort.poisson(rate), everyone() or cyclic(size), with normalise=False"
+        )
+    if fleet is not None and (fleet.selective or np.max(fleet.dropout) > 0):
+        raise ValueError(
+            "noisy_mean: weights grow with the chance to drop out; leave fleet= out, or give one without drop-outs"
+        )
+    factor = {Poisson: lambda: 1 / cohort.rate, Uniform: lambda: n / cohort.size, Cyclic: lambda: n / cohort.size}
+    largest = float(np.max(weights)) * factor.get(type(cohort), lambda: 1.0)()
+    return dataclasses.replace(aggregate, largest=largest)
+
+
+def of_server(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None, aggregate: Any) -> Account | None:
+    """What a round costs; None where nothing is private.
+
+    Raises:
+        ValueError: noise in a composition whose cost is not known.
+    """
+    sent = (Flow() if uplink is None else uplink.after(Flow())).noise
+    solver = getattr(algorithm, "solver", None)
+    combined = aggregate.after(Flow()).noise if aggregate is not None else ()
+    found = [bool(sent), bool(combined), isinstance(solver, PrivateSGD)]
+    if not any(found):
+        return None
+    if sum(found) > 1 or len(sent) > 1 or len(combined) > 1:
+        raise ValueError(
+            "solve: noise is added in several places (in the local solver, to messages, to their mean); what they cost together is "
+            "not accounted for: keep one of them"
+        )
+    if cohort.reports:
+        raise ValueError(
+            f"solve: {cohort!r} learns from what clients report without noise ({', '.join(cohort.reports)}); use poisson"
+        )
+    name = type(algorithm).__name__
+    if isinstance(solver, PrivateSGD):
+        return _of_examples(name, solver, problem)
+    draws = len(algorithm.phases)
+    if sent:
+        return _of_messages(sent[0], draws)
+    return _of_clients(combined[0], aggregate, cohort, problem.n, draws)
+
+
+def of_peers(algorithm: Any, link: Stage | None, report: Any) -> Account | None:
+    """What a round of peers costs each message's sender; None where nothing is private."""
+    sent = (Flow() if link is None else link.after(Flow())).noise
+    if not sent:
+        return None
+    if report:
+        raise ValueError(f"solve: report={report!r} would leave the agents without noise; leave it out")
+    if len(sent) > 1:
+        raise ValueError("solve: the link adds noise twice; what both cost together is not accounted for: keep one of them")
+    return _of_messages(sent[0], len(algorithm.phases))
+
+
+def _of_messages(mechanism: Mechanism, draws: int) -> Account:
+    """Any two messages within the bound differ by twice the bound."""
+    return Account(
+        "message", "replace one", "nobody but the agent itself", mechanism.kind, mechanism.noise_multiplier / 2, draws=draws
+    )
+
+
+def _of_examples(name: str, solver: PrivateSGD, problem: Any) -> Account:
+    if name not in THROUGH_SOLVER:
+        raise ValueError(
+            f"PrivateSGD: {name} sends more than where its local solver ended, which is not hidden; use one of "
+            f"{', '.join(THROUGH_SOLVER[:3])}"
+        )
+    counts = np.asarray(getattr(problem, "counts", 0))
+    overflow = max((solver.overflow(int(m)) for m in np.unique(counts) if m), default=0.0)
+    return Account(
+        "example", "add or remove one", "the client that holds it", "gaussian", solver.noise_multiplier,
+        sampling_rate=solver.sampling_rate, draws=solver.steps, overflow=overflow,
+    )  # fmt: skip
+
+
+def _of_clients(mechanism: Mechanism, aggregate: Any, cohort: Cohort, n: int, draws: int) -> Account:
+    sees = "the server" if aggregate.individual else "nobody but the client itself"
+    account = Account("client", "add or remove one", sees, mechanism.kind, mechanism.noise_multiplier, draws=draws)
+    bands = getattr(aggregate, "bands", 1)
+    if bands > 1:
+        if not isinstance(cohort, Cyclic) or n // cohort.size < bands:
+            raise ValueError(
+                f"noisy_mean(bands={bands}): noise correlated over {bands} rounds hides a client that takes part once in them; "
+                f"use tw.cohort.cyclic(size) with size ≤ {n // bands} of {n} clients"
+            )
+        spread = float(np.linalg.norm(aggregate.coefficients))
+        return dataclasses.replace(account, cycle=n // cohort.size, spread=spread)
+    if isinstance(cohort, Everyone):
+        return account
+    if isinstance(cohort, Cyclic):
+        return dataclasses.replace(account, cycle=n // cohort.size)
+    if isinstance(cohort, Poisson):
+        return dataclasses.replace(account, sampling_rate=cohort.rate, overflow=cohort.overflow(n))
+    raise ValueError(
+        f"solve: {cohort!r} does not amplify privacy under the adjacency 'add or remove one client', which needs a coin for "
+        "every client; use tw.cohort.poisson(rate)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Spending:
+    """What a run may spend.
+
+    Attributes:
+        rounds: as many fit into the budget, at most what was asked for; asked: what was asked for.
+        config: what the run's config says of privacy; said: what is worth a warning.
+    """
+
+    rounds: int
+    asked: int
+    account: Account | None = None
+    budget: Budget | None = None
+    config: dict[str, str] = dataclasses.field(default_factory=dict)
+    said: tuple[str, ...] = ()
+
+    def ledger(self, rounds: Any) -> dict[str, Any]:
+        """Of the ledger: ε after each of these `rounds`, and δ."""
+        if self.account is None or self.budget is None:
+            return {}
+        one = lambda k: self.account.epsilon(int(k), self.budget.delta, self.budget.accountant)
+        return {"epsilon": np.array([one(k) for k in rounds]), "delta": self.budget.delta}
+
+    def ended(self, outcome: Outcome, reason: str, done: int) -> dict[str, Any]:
+        """Outcome and reason of a run that the budget ended, and not the number of rounds asked for."""
+        if outcome is not Outcome.ROUND_LIMIT or done < self.rounds or self.rounds >= self.asked:
+            return {"outcome": outcome, "reason": reason}
+        spent = self.account.epsilon(self.rounds, self.budget.delta, self.budget.accountant)
+        text = f"after {done} of {self.asked} rounds ε = {spent:.4g} at δ = {self.budget.delta:g}; one more would exceed "
+        return {"outcome": Outcome.PRIVACY, "reason": f"{text}{self.budget.epsilon:g}"}
+
+
+def plan(account: Account | None, budget: Budget | None, rounds: int, start: Any = None) -> Spending:
+    """What `rounds` and `budget` come to.
+
+    Raises:
+        ValueError: a budget where nothing is private, that not even one round fits into, or for a run that goes on from another one.
+    """
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f"solve: got {type(budget).__name__} as privacy, expected tw.privacy.Budget(epsilon, delta), or None")
+    if account is None:
+        if budget is not None:
+            raise ValueError(
+                "solve: got privacy=, and nothing in the run is private: add tw.message.noisy_mean(…) as aggregate=, a pipeline "
+                "tw.message.chain(clip(…), gaussian(…)), or solver=tw.PrivateSGD(…)"
+            )
+        return Spending(rounds, rounds)
+    if budget is None:
+        text = "noise is added, and what it buys is not accounted for; pass privacy=tw.privacy.Budget(epsilon, delta)"
+        return Spending(rounds, rounds, account, None, {"privacy": str(account)}, (text,))
+    if start is not None:
+        raise ValueError("solve: got start= and privacy=; what the earlier run has cost is not accounted for: begin at x0")
+    allowed = account.rounds(budget, rounds)
+    if allowed == 0 and rounds > 0:
+        one = account.epsilon(1, budget.delta, budget.accountant)
+        raise ValueError(
+            f"solve: one round costs ε = {one:.3g} at δ = {budget.delta:g}, more than the budget of {budget.epsilon:g}; "
+            "raise the noise (tw.privacy.calibrate gives how much), or the budget"
+        )
+    said = f"{account}; simulated secrets: a simulation shows what privacy costs, and gives none"
+    return Spending(allowed, rounds, account, budget, {"privacy": said})
