@@ -43,6 +43,17 @@ UNSUMMABLE = {
 }
 
 
+def check_summable(name: str, flow: Flow) -> None:
+    """That messages are the same linear function of what they were, coordinate by coordinate, at every client.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for fact, why in UNSUMMABLE.items():
+        if getattr(flow, fact) == (fact in ("memory", "replicated")):
+            raise ValueError(f"{name}: {why}")
+
+
 class SecureSum(Aggregator):
     """Σ_i a_i m_i, with nothing of a single message seen by the server.
 
@@ -93,9 +104,7 @@ class SecureSum(Aggregator):
 
     def after(self, flow: Flow) -> Flow:
         """Refuses what is not a fixed, linear function of the message, coordinate by coordinate."""
-        for fact, why in UNSUMMABLE.items():
-            if getattr(flow, fact) == (fact in ("memory", "replicated")):
-                raise ValueError(f"secure_sum: {why}")
+        check_summable("secure_sum", flow)
         inside = self.clip is None and flow.norm is not None and flow.norm <= self.range
         added = () if self.clip is None else (Mechanism("discrete_gaussian", float(self.noise_multiplier), float(self.clip)),)
         return flow.but(norm=None, norm_1=None, noise=flow.noise + added, unbiased=flow.unbiased and inside)

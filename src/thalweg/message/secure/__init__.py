@@ -7,6 +7,7 @@ Keith Bonawitz, Vladimir Ivanov, Ben Kreuter, Antonio Marcedone, H. Brendan McMa
 Seth, *Practical secure aggregation for privacy-preserving machine learning*, CCS 2017.
 """
 
+from . import ckks
 from .client import Client
 from .errors import ProtocolError, TooFewClients
 from .exact_noise import discrete_gaussian
@@ -17,6 +18,6 @@ from .simulate import Transcript, simulate
 from .wire import sent_bytes
 
 __all__ = [
-    "Client", "ProtocolError", "Server", "Setup", "TooFewClients", "Transcript", "degree", "discrete_gaussian", "sent_bytes",
-    "simulate",
+    "Client", "ProtocolError", "Server", "Setup", "TooFewClients", "Transcript", "ckks", "degree", "discrete_gaussian",
+    "sent_bytes", "simulate",
 ]  # fmt: skip
