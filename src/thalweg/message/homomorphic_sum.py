@@ -26,9 +26,9 @@ class HomomorphicSum(Aggregator):
     """Σ_i a_i m_i by the CKKS scheme: clients, who share a key, encrypt v_i = c a_i m_i clipped to [−range, range]; the server adds.
 
     Whoever arrives is in the sum: there are no masks to mend, and no round is void. One client that works with the server shows
-    it all, and a message has eight times the bytes that it has in single precision. Where the mean over those that arrived is wanted,
-    a_i (below 256) is one more entry. Without `protocol` a simulated run adds numbers in the clear: the scheme's own error is below
-    `error_bound`.
+    it all, and a message has eight times the bytes that it has in single precision. Where the mean over those that arrived is
+    wanted, a_i (below 256) is one more entry. Without `protocol` a simulated run adds numbers in the clear: the scheme's own error
+    is below `error_bound`.
 
     Jung Hee Cheon, Andrey Kim, Miran Kim, Yongsoo Song, *Homomorphic encryption for arithmetic of approximate numbers*, ASIACRYPT
     2017.
