@@ -23,7 +23,7 @@ CIPHERTEXT_BYTES = 2 * 8 * ckks.DEGREE + 256
 
 
 class HomomorphicSum(Aggregator):
-    """Σ_i a_i m_i by the CKKS scheme: clients, who share a key, encrypt v_i = c a_i m_i clipped to [−range, range]; the server adds.
+    """Σ_i a_i m_i by the CKKS scheme: clients, who share a key, encrypt c a_i m_i clipped to [−range, range], and the server adds.
 
     Whoever arrives is in the sum: there are no masks to mend, and no round is void. One client that works with the server shows
     it all, and a message has eight times the bytes that it has in single precision. Where the mean over those that arrived is

@@ -18,6 +18,8 @@ from thalweg._extras import require
 
 from .errors import ProtocolError
 
+__all__ = ["Adder", "KeyHolder", "error_bound"]
+
 # 128 bits of security for polynomials of degree below 4096 (homomorphicencryption.org, 2018): the moduli have 108 ≤ 109 bits.
 DEGREE, MODULI, DEVIATION = 4096, (54, 54), 3.2
 SLOTS = DEGREE // 2
