@@ -20,6 +20,8 @@ from .secure_sum import check_summable
 
 # A ciphertext is two polynomials of 64-bit coefficients, compressed, and a header.
 CIPHERTEXT_BYTES = 2 * 8 * ckks.DEGREE + 256
+# Clipping in single precision may leave a little more than the range.
+MARGIN = 1 + 1e-6
 
 
 class HomomorphicSum(Aggregator):
@@ -58,7 +60,7 @@ class HomomorphicSum(Aggregator):
 
     def error_bound(self, clients: int, dtype=np.float64) -> float:
         """Most that an entry of Σ_i a_i m_i is off where nothing is clipped, but for a probability below 2⁻⁴⁰."""
-        largest = float(self.range)
+        largest = float(self.range) * MARGIN
         return ckks.error_bound(clients, largest) / clients + 4 * float(np.finfo(dtype).eps) * largest
 
     def init(self, d, dtype):
@@ -83,7 +85,7 @@ class HomomorphicSum(Aggregator):
             rows, arrived, largest = np.asarray(rows), np.asarray(arrived), float(largest)
             if not arrived.any() or not np.isfinite(rows).all():
                 return rows.sum(0)
-            client = ckks.KeyHolder(clients, largest * (1 + 1e-6))
+            client = ckks.KeyHolder(clients, largest * MARGIN)
             server = ckks.Adder(client.context(secret=False), rows.shape[1])
             for i in np.flatnonzero(arrived):
                 server.receive(int(i), client.encrypt(rows[i]))
@@ -101,7 +103,7 @@ def homomorphic_sum(range: float, *, protocol: bool = False) -> HomomorphicSum:
     """The server adds encrypted messages, and learns no single one, nor their sum before a client has decrypted it.
 
     Args:
-        range: largest entry of a message (times its weight relative to the average one); larger ones are clipped.
+        range: largest entry of a message, of all its fields (times its weight relative to the average one); larger ones are clipped.
         protocol: encrypt in every round (extra "ckks"): the same sums up to `error_bound`.
 
     Raises:
