@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from thalweg.algorithm.server.base import Counts
-from thalweg.cohort import Draw
+from thalweg.cohort import Cohort, Draw
 from thalweg.message.combine import Clients, Mean, Rows, Stack, Sum
 from thalweg.message.rows import as_rows
 from thalweg.problem.coupling import scattered
@@ -32,17 +32,18 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
     def weigh(registry, draw, arrived, response, scale):
         weights = jnp.where(arrived, registry.weights[draw.members], 0)
         mean = weights * draw.factor / response
-        if e.cohort.normalise or not e.cohort.unbiased or not pace.known:
+        own = jnp.where(draw.valid, registry.weights[draw.members] * draw.factor / response, 0)
+        if over_arrivals(e.cohort, pace.known):
             mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
         if scale is not None:
             mean = mean * scale
         counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
-        return mean, weights, counts
+        return mean, own, weights, counts
 
-    mean, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
+    mean, own, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
     aggregate = {}
     if e.aggregate is not None:
-        memory, aggregate = aggregated(executor, e, when, memory, sent, mean, arrived)
+        memory, aggregate = aggregated(executor, e, when, memory, sent, own if e.aggregate.sealed else mean, arrived)
     for field, message in sent.items():
         rule = e.algorithm.combine[field]
         if field in aggregate:
@@ -61,6 +62,18 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
     if "x" in sent:
         dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
     return (memory, lies), aggregate, counts, dispersion
+
+
+def over_arrivals(cohort: Cohort, known: bool) -> bool:
+    """Whether means are over those that arrived; `known`: they arrive with known probabilities."""
+    return cohort.normalise or not cohort.unbiased or not known
+
+
+def accepted(executor, e, arrived: Bool[Array, " c"], drawn: Bool[Array, " c"]) -> Bool[Array, " c"]:
+    """Whose message counts, of those that arrived."""
+    if e.aggregate is None or not e.aggregate.sealed:
+        return arrived
+    return executor.network_role("accept", lambda aggregator, *who: aggregator.accept(*who), e.aggregate, arrived, drawn)
 
 
 def forged(executor, e, when, memory, sent, members, present):
@@ -117,7 +130,9 @@ def aggregated(executor, e, when, memory, sent, weights, arrived):
         if aggregator.individual:  # what no honest client can have sent is nobody's message
             arrived = arrived & jnp.all(jnp.isfinite(rows), axis=1)
         rows = jnp.where(arrived[:, None], rows, 0)
-        memory, row = aggregator.combine(memory, rows, jnp.where(arrived, weights, 0).astype(rows.dtype), arrived, key)
+        if not aggregator.sealed:
+            weights = jnp.where(arrived, weights, 0)
+        memory, row = aggregator.combine(memory, rows, weights.astype(rows.dtype), arrived, key)
         return memory, back(row)
 
     messages = executor.everyone({name: sent[name] for name in fields})

@@ -32,6 +32,7 @@ from .moving import Goal, goal_of
 from .pace import expected_seconds
 from .plans import planned
 from .privacy import Spending
+from .refusals_message import settled_aggregator
 from .server import Server
 from .server_metrics import Gauge
 from .simulated import EventDriven
@@ -116,6 +117,7 @@ def lead(
     """The program for a resolved `algorithm`; weights are those of the public part."""
     n, ids = problem.n, setup.checked_ids(asked.ids, problem.n)
     engine = setup.chosen_engine(asked.engine, asked.deterministic)
+    aggregate = settled_aggregator(asked.aggregate, cohort, asked.fleet, n, getattr(engine, "buffer", None))
     program = Server(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
@@ -124,7 +126,7 @@ def lead(
         public=public,
         uplink=Identity() if asked.uplink is None else asked.uplink,
         downlink=Identity() if asked.downlink is None else asked.downlink,
-        aggregate=None if asked.aggregate is None else traced(asked.aggregate, problem.dtype),
+        aggregate=None if aggregate is None else traced(aggregate, problem.dtype),
         adversary=None if asked.adversary is None else traced(asked.adversary, problem.dtype),
         fleet=asked.fleet,
         ids=jnp.asarray(ids, jnp.int32),

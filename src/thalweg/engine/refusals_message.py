@@ -14,6 +14,7 @@ from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
 from thalweg.network import Network
 
+from .aggregation import over_arrivals
 from .simulated import EventDriven
 
 
@@ -84,8 +85,23 @@ def link_facts(link: Stage | None, x0: Any) -> dict[str, float | None]:
     return {"contraction": link.contraction(spec), "variance": link.variance(spec)}
 
 
-def check_mixer(algorithm: Any, n: int, mixer: Any, adversary: Any) -> None:
-    """Of peers: what stands in place of mixing has something to mix."""
+def settled_aggregator(aggregate: Aggregator | None, cohort: Cohort, fleet: Fleet | None, n: int, buffer: int | None) -> Any:
+    """The aggregator of this cohort. `buffer`: messages of an update, where a server does not wait for rounds."""
+    if aggregate is None:
+        return None
+    name = type(aggregate).__name__
+    if aggregate.sealed and buffer is not None:
+        raise ValueError(
+            f"EventDriven: {name} adds up what clients have weighted before they know how late they come, and whose masks cancel "
+            "within a round; use an engine with rounds, or leave aggregate= out"
+        )
+    if aggregate.sealed and cohort.reports:
+        raise ValueError(
+            f"solve: cohort {type(cohort).__name__} learns each client's {', '.join(cohort.reports)} in the clear, beside the sums "
+            f"of {name} that are to hide it; use a cohort that does not learn, such as tw.cohort.uniform(…)"
+        )
+    known = fleet is None or not fleet.selective
+    return aggregate.resolve(cohort.slots(n) if buffer is None else buffer, over_arrivals(cohort, known))
 
 
 def weight_warnings(aggregate: Any, weights: np.ndarray) -> list[str]:

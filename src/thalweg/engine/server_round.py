@@ -28,7 +28,7 @@ from thalweg.message.stage import Identity, Stage
 from thalweg.problem.coupling import gathered
 from thalweg.problem.scattered import Scattered
 
-from .aggregation import combine
+from .aggregation import accepted, combine
 from .keys import Role, Stream, agent_keys, round_key
 from .pace import Pace, arrivals, budgets
 
@@ -163,6 +163,7 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
         info = executor.everyone(info)
         steps = info.steps if steps is None else steps + info.steps
         arrived, seconds = arrivals(e.fleet, pace, steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
+        arrived = accepted(executor, e, arrived, draw.valid)
         memories[phase], aggregate, counts, dispersion = combine(
             executor, e, (k, index), memories[phase], sent, draw, arrived, pace
         )

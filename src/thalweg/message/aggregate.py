@@ -21,10 +21,30 @@ class Aggregator(eqx.Module):
     Class attributes:
         individual: it looks at single messages, so it cannot stand behind a secure sum.
         unweighted: it counts every client once, whatever its weight.
+        sealed: clients multiply by their weights and seal the product, so that `weights` are what each client that was drawn knows
+            by itself, whether or not it arrives; not divided by their sum (`resolve` says whether that is wanted).
     """
 
     individual: ClassVar[bool] = True
     unweighted: ClassVar[bool] = True
+    sealed: ClassVar[bool] = False
+
+    def resolve(self, slots: int, normalise: bool) -> "Aggregator":
+        """The aggregator of cohorts with so many slots, once, before round 0.
+
+        Args:
+            slots: c, the most clients that a cohort has.
+            normalise: whether the mean over those that arrived is wanted. Unless the aggregator is `sealed`, weights are divided by
+                their sum before `combine` sees them.
+
+        Raises:
+            ValueError: it cannot work with such a cohort.
+        """
+        return self
+
+    def accept(self, arrived: Bool[Array, " c"], drawn: Bool[Array, " c"]) -> Bool[Array, " c"]:
+        """Whose message counts, of those that arrived: a protocol that aborts has nobody's. Asked of what is `sealed`."""
+        return arrived
 
     @abc.abstractmethod
     def after(self, flow: Flow) -> Flow:
