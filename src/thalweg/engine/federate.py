@@ -16,7 +16,7 @@ from thalweg.problem.regularizer import Zero
 
 from . import privacy, setup
 from . import refusals_server as refusals
-from .led import CLIENT_ROWS, Asked, carried, conduct, heard_at_once, lead
+from .led import CLIENT_ROWS, Asked, carried, conduct, lead
 from .refusals_message import check_aggregator, check_downlink, weight_warnings
 from .server_metrics import Evaluation, LearningGauge
 from .server_tabulate import ServerColumns
@@ -35,8 +35,7 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     stated, problem = problem, refusals.check_problem(algorithm, problem)
     cohort = refusals.cohort_of(algorithm, problem.n)
     check_downlink(a.downlink, cohort, a.fleet, a.engine)
-    slots = heard_at_once(a.engine, cohort, problem.n)
-    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary, slots)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     algorithm = algorithm.resolve(_facts(problem, algorithm))
     clients = unscaled(problem)
     evaluations = {name: _evaluation(name, *pair, problem) for name, pair in (evaluate or {}).items()}

@@ -267,12 +267,6 @@ def carried(start: Any, local, shared, row):
     return eqx.tree_at(lambda c: c.records, local, records), eqx.tree_at(pick, shared, (central, row()))
 
 
-def heard_at_once(engine: Any, cohort: Cohort, n: int) -> int:
-    """At most so many clients' messages are combined together."""
-    engine = setup.chosen_engine(engine, None)
-    return engine.buffer if isinstance(engine, EventDriven) else cohort.slots(n)
-
-
 def _in_words(cohort: Cohort, n: int) -> str:
     """Who takes part in a round."""
     return {Everyone: "everybody", Uniform: f"{cohort.slots(n)} drawn uniformly"}.get(type(cohort), describe(cohort))

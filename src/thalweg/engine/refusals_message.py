@@ -18,8 +18,8 @@ from .aggregation import over_arrivals
 from .simulated import EventDriven
 
 
-def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: Any, adversary: Any, slots: int) -> None:
-    """Of a server that hears at most `slots` clients in a round: its aggregator fits them, their messages and the uplink."""
+def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: Any, adversary: Any) -> None:
+    """Of a server: its aggregator fits the algorithm's messages, and what the uplink makes of them."""
     if aggregate is not None and not isinstance(aggregate, Aggregator):
         kind = "an aggregator of a server, such as tw.message.trimmed_mean(0.1), or None"
         raise TypeError(f"solve: got {type(aggregate).__name__} as aggregate, expected {kind}")
@@ -40,7 +40,6 @@ def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: An
             "unprotected; use a method that only averages, such as tw.FedAvg or tw.FedOpt"
         )
     aggregate.after(flow)
-    aggregate.check(slots)
 
 
 def check_link(link: Stage | None, network: Network) -> None:

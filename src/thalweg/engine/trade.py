@@ -16,7 +16,7 @@ from thalweg.problem.regularizer import Zero
 from . import privacy, refusals_market, setup
 from . import refusals_server as refusals
 from .facts import of_market
-from .led import Asked, carried, conduct, heard_at_once, lead
+from .led import Asked, carried, conduct, lead
 from .market import MarketGauge
 from .market_tabulate import MarketColumns
 from .refusals_message import check_aggregator, check_downlink
@@ -30,8 +30,7 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
     refusals_market.check_market(problem, algorithm)
     cohort = refusals.cohort_of(algorithm, problem.n)
     check_downlink(a.downlink, cohort, a.fleet, a.engine)
-    slots = heard_at_once(a.engine, cohort, problem.n)
-    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary, slots)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     engine = setup.chosen_engine(a.engine, a.deterministic)
     part = refusals_market.participation(cohort, a.fleet, engine, problem.n)
     algorithm = algorithm.resolve(dataclasses.replace(of_market(problem), participation=part))

@@ -29,6 +29,7 @@ class Aggregator(eqx.Module):
     unweighted: ClassVar[bool] = True
     sealed: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def resolve(self, slots: int, normalise: bool) -> "Aggregator":
         """The aggregator of cohorts with so many slots, once, before round 0.
 
@@ -38,9 +39,8 @@ class Aggregator(eqx.Module):
                 their sum before `combine` sees them.
 
         Raises:
-            ValueError: it cannot work with such a cohort.
+            ValueError: it is not made for such a cohort: too few clients, for example.
         """
-        return self
 
     def accept(self, arrived: Bool[Array, " c"], drawn: Bool[Array, " c"]) -> Bool[Array, " c"]:
         """Whose message counts, of those that arrived: a protocol that aborts has nobody's. Asked of what is `sealed`."""
@@ -52,14 +52,6 @@ class Aggregator(eqx.Module):
 
         Raises:
             ValueError: the composition is unsound.
-        """
-
-    @abc.abstractmethod
-    def check(self, n: int) -> None:
-        """Refuse to stand where at most `n` clients send in a round.
-
-        Raises:
-            ValueError: so few (or many) are not what it is made for.
         """
 
     @abc.abstractmethod

@@ -94,6 +94,9 @@ class NoisyMean(Aggregator):
         found = Mechanism("gaussian", self.noise_multiplier, self.clip)
         return flow.but(norm=None, norm_1=None, linear=False, noise=(*flow.noise, found))
 
+    def resolve(self, slots, normalise):
+        return self
+
     def init(self, d, dtype):
         return Memory(jnp.asarray(self.clip, dtype), jnp.zeros((self.bands - 1, d), dtype))
 

@@ -31,6 +31,18 @@ class Robust(Aggregator):
         return flow.but(norm=None, norm_1=None, unbiased=False, linear=False)
 
     @abc.abstractmethod
+    def check(self, n: int) -> None:
+        """Refuse to stand where at most `n` clients send in a round.
+
+        Raises:
+            ValueError: so few (or many) are not what it is made for.
+        """
+
+    def resolve(self, slots, normalise):
+        self.check(slots)
+        return self
+
+    @abc.abstractmethod
     def kappa(self, n: int, f: int) -> float | None:
         """κ with f liars among n, where theory gives it, else None; infinite where so many break the rule."""
 
