@@ -110,3 +110,35 @@ def test_the_list_names_what_files_may_name():
         known = signature.makers(kind)
         assert set(known) <= lines
         assert catalogue.SECTIONS[section]() == {name: value.__doc__.partition("\n")[0] for name, value in known.items()}
+
+
+PRIVATE = """
+[problem]
+kind = "logistic_regression"
+data = "heart_disease"
+weights = "uniform"
+[algorithm]
+name = "FedAvg"
+solver = { kind = "PrivateSGD", learning_rate = 0.5, noise_multiplier = 2.0, clip = 1.0, sampling_rate = 0.2 }
+[run]
+rounds = 40
+reference = false
+[privacy]
+epsilon = 2.0
+delta = 1e-4
+"""
+
+
+def test_a_budget_in_a_file_ends_its_run(tmp_path):
+    pytest.importorskip("dp_accounting")
+    (tmp_path / "a.toml").write_text(PRIVATE)
+    result, _ = load(tmp_path / "a.toml").run(tmp_path / "run")
+    assert result.outcome is tw.Outcome.PRIVACY
+    assert 0 < result.rounds < 40
+    assert result.ledger.epsilon[-1] <= 2.0
+    (tmp_path / "b.toml").write_text(PRIVATE.replace("epsilon", "epsillon"))
+    with pytest.raises(Mistake, match="did you mean 'epsilon'"):
+        load(tmp_path / "b.toml")
+    (tmp_path / "b.toml").write_text(PRIVATE.replace("delta = 1e-4", "delta = 2.0"))
+    with pytest.raises(Mistake, match=r"privacy: got delta=2\.0"):
+        load(tmp_path / "b.toml").run(tmp_path / "other")

@@ -18,6 +18,7 @@ from thalweg.engine import EventDriven, Stop, refusals, refusals_server, solve
 from thalweg.engine.setup import ENGINES
 from thalweg.fleet import Fleet
 from thalweg.observe import History, Result
+from thalweg.privacy import Budget
 from thalweg.problem import Coupled, Problem, Reference, reference
 
 from . import problems, records
@@ -104,8 +105,8 @@ class Experiment:
         name: of the file, without its ending.
         base: the folder that relative paths start from.
         source: the text of the file.
-        problem, network, algorithm, stop, settings, fleet, aggregate, adversary: its tables; `settings` is `[run]`. Peers have a
-            network, an algorithm with a server may have a fleet.
+        problem, network, algorithm, stop, settings, fleet, aggregate, adversary, privacy: its tables; `settings` is `[run]`.
+            Peers have a network, an algorithm with a server may have a fleet.
         pipelines: of "link", "uplink" and "downlink" those that the file has.
     """
 
@@ -121,6 +122,7 @@ class Experiment:
     pipelines: dict[str, StageTable] = dataclasses.field(default_factory=dict)
     aggregate: Choice | None = None
     adversary: Choice | None = None
+    privacy: Table | None = None
 
     @property
     def content(self) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class Experiment:
             "algorithm": {"name": self.algorithm.kind.__name__} | self.algorithm.table.given(),
             "run": self.settings.given(),
         }
-        for name in ("network", "stop", "fleet", "aggregate", "adversary"):
+        for name in ("network", "stop", "fleet", "aggregate", "adversary", "privacy"):
             table = getattr(self, name)
             content |= {} if table is None else {name: table.given()}
         return content | {name: pipeline.given() for name, pipeline in self.pipelines.items()}
@@ -219,8 +221,9 @@ class Experiment:
         return {"fleet": None if self.fleet is None else _made("fleet", Fleet, self.fleet, n=n, base=self.base)}
 
     def _protection(self) -> dict[str, Any]:
-        """What `solve` is told about aggregator and adversary."""
-        return {
+        """What `solve` is told about aggregator, adversary and privacy."""
+        budget = None if self.privacy is None else _made("privacy", Budget, self.privacy)
+        return {"privacy": budget} | {
             name: None if table is None else _checked(name, table.build)
             for name, table in (("aggregate", self.aggregate), ("adversary", self.adversary))
         }

@@ -24,7 +24,8 @@ arguments of thalweg.Fleet. Price algorithms are for coupled problems: kind = "a
 What is done to messages is a stage of thalweg.message, or a list of stages: [link] between peers, [uplink] and [downlink] with a
 server; see `thalweg.experiment.pipelines`.
 Any may have an [aggregate], what stands in place of the mean of messages, and an [adversary], who lies, each with a kind:
-[aggregate] kind = "trimmed_mean", f = 0.2. `thalweg list aggregators`, `mixers` and `adversaries` name them.
+[aggregate] kind = "trimmed_mean", f = 0.2. `thalweg list aggregators`, `mixers` and `adversaries` name them. A run that adds noise
+may have a budget, [privacy] epsilon = 2.0, delta = 1e-5.
 
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
@@ -37,6 +38,7 @@ from thalweg.adversary import Adversary
 from thalweg.engine import Stop
 from thalweg.fleet import Fleet
 from thalweg.message import Aggregator, Mixer
+from thalweg.privacy import Budget
 
 from .coupled import CoupledTable
 from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
@@ -47,7 +49,7 @@ from .pipelines import PIPELINES, StageTable
 from .problems import KINDS, ProblemTable
 from .signature import KNOWN, read_choice, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary", *PIPELINES)
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary", "privacy", *PIPELINES)
 
 
 def load(path: str | Path) -> Experiment:
@@ -111,6 +113,7 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
         network=NetworkTable.read(tables["network"]) if "network" in tables else None,
         algorithm=algorithm,
         stop=read_table(Stop, tables["stop"], "stop") if "stop" in tables else None,
+        privacy=read_table(Budget, tables["privacy"], "privacy") if "privacy" in tables else None,
         settings=settings,
         fleet=_fleet(tables["fleet"]) if "fleet" in tables else None,
         pipelines={name: StageTable.read(tables[name], name) for name in PIPELINES if name in tables},
