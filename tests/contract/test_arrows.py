@@ -24,6 +24,7 @@ CONCEPTS = (
     "models",
     "coupling",
     "adversary",
+    "privacy",
 )
 
 # concept → what it must never import (DESIGN §3)
