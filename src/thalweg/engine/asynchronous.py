@@ -21,7 +21,7 @@ from .aggregation import combine
 from .keys import Role, Stream, agent_keys, round_key
 from .loop import Rules
 from .pace import Pace, communication
-from .server import Clients, Run, Server
+from .server import Clients, Run, ServerProgram, begin_together
 from .server_round import Vitals, as_clients, as_server, average, client_context, send_down, wire_bytes
 
 FREE, WORKING, WAITING = 0, 1, 2
@@ -58,7 +58,7 @@ class AsyncRun(Run):
     started: Int[Array, " n"]
 
 
-class AsyncServer(Server):
+class AsyncServer(ServerProgram):
     """A server that updates after every `buffer` messages; the cohort's size is how many clients work at a time.
 
     A message of staleness τ (updates since its model was sent) counts with the weight (1 + τ)^−`staleness`.
@@ -67,8 +67,9 @@ class AsyncServer(Server):
     buffer: int = eqx.field(static=True, default=1)
     staleness: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.asarray(0.0))
 
-    def _around(self, executor, rules: Rules, records, central):
-        clients, run = super()._around(executor, rules, records, central)
+    def begin(self, executor, rules: Rules, earlier: None = None):
+        clients, run = begin_together(executor, self)
+        records, central = clients.records, run.central
         n, places = self.n, self.slots + self.buffer
         nobody = jnp.zeros(1, jnp.int32)
         start = lambda: self._work(executor, records, central, nobody, nobody, jnp.asarray(0, jnp.int32))

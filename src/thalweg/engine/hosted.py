@@ -22,7 +22,7 @@ from thalweg._trees import square
 from .executor import Vectorised, weighted
 from .fence import isolate
 from .loop import Rules
-from .server import Clients, Run, Server
+from .server import Clients, Run, ServerProgram, round_together
 from .server_round import Central, draw_cohort, first_memory
 from .store import Store
 
@@ -143,7 +143,7 @@ class Hosted:
         return self._compiled[name](jnp.asarray(0, jnp.uint32), *args)
 
 
-class HostedServer(Server):
+class HostedServer(ServerProgram):
     """A server whose clients' records are in a store; `folder` says where, None for a temporary one."""
 
     folder: Path | None = eqx.field(static=True, default=None)
@@ -154,7 +154,7 @@ class HostedServer(Server):
         states = self.first_states(executor, pieces, self.ids[one])
         server = self.first_server(executor)
         memory = first_memory(executor, self)
-        uplink, downlink, aggregate = self._pipelines(pieces, states, server)
+        uplink, downlink, aggregate = self.pipelines(pieces, states, server)
         spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (states, uplink))
         store = Store(Path(tempfile.mkdtemp(prefix="thalweg-")) if self.folder is None else self.folder, spec, self.n)
         if self.folder is None:  # quietly, when nobody needs the records any more
@@ -163,10 +163,10 @@ class HostedServer(Server):
         def fresh(executor, members):
             pieces = executor.pieces(self.problem, members)
             states = self.first_states(executor, pieces, self.ids[members])
-            return states, self._pipelines(pieces, states, server)[0]
+            return states, self.pipelines(pieces, states, server)[0]
 
         records = Stored(store, fresh, _Spec(spec))
-        return self._around(executor, rules, records, Central(server, downlink, aggregate, memory))
+        return self.around(executor, records, Central(server, downlink, aggregate, memory))
 
     def stretch(self, local: Clients, k: int) -> None:
         local.records.store.back_to(k)
@@ -178,7 +178,7 @@ class HostedServer(Server):
             local.records.store.back_to(int(k))
             for ahead in (k, k + 1):
                 executor.prefetch(self.problem, draw_cohort(executor, self, shared.central.cohort, ahead).members)
-        return super().one_round(executor, rules, local, shared, k)
+        return round_together(executor, self, local, shared, k)
 
 
 class _Spec:

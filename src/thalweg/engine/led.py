@@ -33,7 +33,7 @@ from .pace import expected_seconds
 from .plans import planned
 from .privacy import Spending
 from .refusals_message import settled_aggregator
-from .server import Server
+from .server import Server, ServerProgram
 from .server_metrics import Gauge
 from .simulated import EventDriven
 from .stop import Stop
@@ -79,7 +79,7 @@ class Asked:
 class Led:
     """A program that is ready to run, on `engine` by `plan`; `said` are warnings, `ids` the clients'."""
 
-    program: Server
+    program: ServerProgram
     engine: Any
     plan: str
     cohort: Cohort

@@ -17,7 +17,7 @@ from .asynchronous import AsyncServer
 from .debug import ByHand
 from .hosted import Hosted, HostedServer
 from .sequential import Sequential
-from .server import Server
+from .server import ServerProgram
 from .simulated import EventDriven, Sharded, Simulated
 from .walk import equations
 
@@ -28,7 +28,7 @@ PLANS = {
 }
 
 
-def planned(engine: Any, program: Server, folder: Path | None = None) -> tuple[Any, Server, str]:
+def planned(engine: Any, program: ServerProgram, folder: Path | None = None) -> tuple[Any, ServerProgram, str]:
     """(engine to run on, program as it suits it, the plan in words). `folder` is for records on disk; a temporary one if None."""
     if program.problem.pieces is None:
         if type(engine) is not Simulated:
@@ -55,7 +55,7 @@ def planned(engine: Any, program: Server, folder: Path | None = None) -> tuple[A
 
 
 @eqx.filter_jit
-def _convolves(program: Server) -> bool:
+def _convolves(program: ServerProgram) -> bool:
     """Whether the loss has a convolution in it; looked up once for all programs that trace alike."""
     first = jax.tree.map(lambda leaf: leaf[0], program.problem.pieces)
     jaxpr = jax.make_jaxpr(lambda piece, x: program.problem.local(piece).value(x))(first, program.problem.x0)

@@ -64,21 +64,14 @@ class ServerRow(eqx.Module):
     received: UInt32[Array, "..."]
 
 
-class Server(Federation, Program):
-    """One server, many clients; `gauge` is what records measure."""
+class ServerProgram(Federation, Program):
+    """What programs with a server have in common, whether it waits for its clients or not; `gauge` is what records measure."""
 
     gauge: Gauge = eqx.field(default_factory=lambda: LearningGauge({}))
 
     @property
     def n(self) -> int:
         return self.ids.shape[0]
-
-    def begin(self, executor, rules: Rules, earlier: None = None) -> tuple[Clients, Run]:
-        states = self.first_states(executor, self.problem.pieces, executor.share(self.ids))
-        server = self.first_server(executor)
-        memory = first_memory(executor, self)
-        uplink, downlink, aggregate = self._pipelines(self.problem.pieces, states, server)
-        return self._around(executor, rules, (states, uplink), Central(server, downlink, aggregate, memory))
 
     def first_states(self, executor, pieces, ids):
         """The algorithm's states of the clients `ids` before they were ever drawn."""
@@ -96,7 +89,8 @@ class Server(Federation, Program):
 
         return executor.network_role("init server", init_server, shared, self.problem.x0)
 
-    def _around(self, executor, rules: Rules, records, central: Central) -> tuple[Clients, Run]:
+    def around(self, executor, records, central: Central) -> tuple[Clients, Run]:
+        """(local, shared) before round 0, of what clients and server begin with."""
         zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
         nothing = jnp.zeros(self._mine(), jnp.uint32)
         clients = Clients(records, nothing, nothing)
@@ -105,15 +99,6 @@ class Server(Federation, Program):
         vitals = jax.eval_shape(lambda: server_round(executor.shapes, self, records, central, clock, zero)[2])
         vitals = jax.tree.map(_blank, vitals)
         return clients, Run(zero, zero, zero, no, no, central=central, clock=clock, previous=x, vitals=vitals)
-
-    def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
-        rows, central, vitals, drawn, contacted = server_round(executor, self, local.records, shared.central, shared.clock, k)
-        records = executor.put(local.records, drawn.members, rows, drawn.valid, self.whole)
-        once = executor.share(jnp.ones(drawn.members.shape, jnp.uint32))
-        count = lambda total: executor.put(total, drawn.members, executor.take(total, drawn.members) + once, contacted)
-        clients = Clients(records, count(local.sent), count(local.received))
-        shared = eqx.tree_at(lambda s: (s.central, s.clock, s.vitals), shared, (central, shared.clock + vitals.seconds, vitals))
-        return clients, shared, ()
 
     def no_report(self, executor, rules: Rules, local: Clients, shared: Run) -> tuple[()]:
         """How a round went is in `shared.vitals`."""
@@ -153,7 +138,7 @@ class Server(Federation, Program):
         """The server's answer as a row."""
         return answer(executor, self, shared.central.state)
 
-    def belongs_to_agents(self) -> "Server":
+    def belongs_to_agents(self) -> "ServerProgram":
         """Data; those of evaluations too."""
         marked = jax.tree.map(lambda _: False, self)
         yes = jax.tree.map(lambda _: True, self.problem.pieces)
@@ -173,7 +158,7 @@ class Server(Federation, Program):
         everyone = executor.everyone(messages)
         return everyone if rules.keep_agents else jnp.sum(everyone, dtype=jnp.uint32)[None]
 
-    def _pipelines(self, pieces, states, server) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def pipelines(self, pieces, states, server) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """phase → (uplink state of every client, downlink state, what aggregator and adversary remember)."""
         n, up, down, memory = jax.tree.leaves(pieces)[0].shape[0], {}, {}, {}
         for phase in self.algorithm.phases:
@@ -183,6 +168,36 @@ class Server(Federation, Program):
             down[phase] = self.downlink.init(received)
             memory[phase] = first_memories(self, sent)
         return up, down, memory
+
+
+class Server(ServerProgram):
+    """One server that waits for the clients of its cohort."""
+
+    def begin(self, executor, rules: Rules, earlier: None = None) -> tuple[Clients, Run]:
+        return begin_together(executor, self)
+
+    def one_round(self, executor, rules: Rules, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
+        return round_together(executor, self, local, shared, k)
+
+
+def begin_together(executor, e: ServerProgram) -> tuple[Clients, Run]:
+    """(local, shared) before round 0, where all clients are at hand."""
+    states = e.first_states(executor, e.problem.pieces, executor.share(e.ids))
+    server = e.first_server(executor)
+    memory = first_memory(executor, e)
+    uplink, downlink, aggregate = e.pipelines(e.problem.pieces, states, server)
+    return e.around(executor, (states, uplink), Central(server, downlink, aggregate, memory))
+
+
+def round_together(executor, e: ServerProgram, local: Clients, shared: Run, k) -> tuple[Clients, Run, Any]:
+    """(local, shared, nothing to report) after round `k`."""
+    rows, central, vitals, drawn, contacted = server_round(executor, e, local.records, shared.central, shared.clock, k)
+    records = executor.put(local.records, drawn.members, rows, drawn.valid, e.whole)
+    once = executor.share(jnp.ones(drawn.members.shape, jnp.uint32))
+    count = lambda total: executor.put(total, drawn.members, executor.take(total, drawn.members) + once, contacted)
+    clients = Clients(records, count(local.sent), count(local.received))
+    shared = eqx.tree_at(lambda s: (s.central, s.clock, s.vitals), shared, (central, shared.clock + vitals.seconds, vitals))
+    return clients, shared, ()
 
 
 def _blank(shape):
