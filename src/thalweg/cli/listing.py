@@ -19,6 +19,7 @@ HEADINGS = {
     "prices": "Price algorithms, for coupled problems: [algorithm] name = …",
     "cohorts": "Who takes part: [algorithm] cohort = { kind = … }",
     "solvers": "Local solvers: [algorithm] solver = { kind = … }",
+    "stages": "What is done to messages: [link], [uplink], [downlink]",
     "losses": "Losses: thalweg.losses",
     "data": "Data: [problem] data = …",
     "engines": "Engines: [run] engine = …",
