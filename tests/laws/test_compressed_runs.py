@@ -6,7 +6,6 @@ Axes: `n` agents or clients, `d` variables.
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -62,7 +61,8 @@ slow_but_first = [name if name == "memory and four bits" else pytest.param(name,
 def test_engines_agree_to_the_bit_and_in_bytes_and_resuming_leaves_no_trace(run, name, tmp_path):
     whole = run(LINKS[name])
     result, session = debugged(lambda **options: run(LINKS[name], **options))
-    assert numbers(result) == numbers(whole)
+    # the objective is measured, not computed with: all clients at once, or one by one
+    assert exports.bits((result.x, result.agents, result.records)) == exports.bits((whole.x, whole.agents, whole.records))
     spec = {"x": jax.ShapeDtypeStruct((D,), np.float64)}
     wire = jax.eval_shape(lambda m: LINKS[name].encode(LINKS[name].init(spec), m, jax.random.key(0))[1], spec)
     packed = message.payload_bytes(wire)
@@ -74,15 +74,15 @@ def test_engines_agree_to_the_bit_and_in_bytes_and_resuming_leaves_no_trace(run,
 
 def test_the_memories_of_clients_that_were_not_drawn_stay_as_they_are():
     result = server(LINKS["memory and four bits"], rounds=1)
-    memory = np.asarray(result.records[1]["round"]["memory"]["x"])
+    memory = np.asarray(result.records[0][1]["round"]["memory"]["x"])
     assert (np.abs(memory).sum(axis=1) > 0).sum() == 3
 
 
 def test_a_client_whose_answer_is_lost_forgets_that_it_sent_it():
-    """All answers are lost but those of one client: the others' memories are those of round 0."""
-    fleet = tw.Fleet(N, dropout=[1.0, 1.0, 0.0, 1.0, 1.0])
+    """Nearly all answers are lost but those of one client: the others' memories are those of round 0."""
+    fleet = tw.Fleet(N, dropout=[0.999, 0.999, 0.0, 0.999, 0.999])
     result = server(LINKS["memory and four bits"], algorithm=tw.FedAvg(tw.LocalSGD(0.05, steps=3)), fleet=fleet, rounds=3)
-    memory = np.asarray(result.records[1]["round"]["memory"]["x"])
+    memory = np.asarray(result.records[0][1]["round"]["memory"]["x"])
     np.testing.assert_array_equal(np.abs(memory).sum(axis=1) > 0, [False, False, True, False, False])
 
 
@@ -156,10 +156,12 @@ def test_a_downlink_with_a_memory_that_not_everybody_hears_is_refused(stage, opt
     )
 
 
-def test_prices_may_be_compressed_with_a_memory_too():
-    """Agents' changes of quantity, by EF21: the price of a market clears as without compression."""
+def test_prices_are_found_exactly_by_what_is_sent_late():
+    """The price-setter adds up changes of quantity: with a memory their sum is right in the end, and without one it is not."""
     rng = np.random.default_rng(1)
     market = tw.allocation(rng.uniform(1, 8, (8, 6)), rng.normal(0, 2, (8, 6)), total=rng.normal(0, 3, 6), low=-4.0, high=4.0)
-    plain, small = (tw.solve(market, tw.DualAscent(), rounds=600, uplink=up) for up in (None, message.ef21(message.top_k(0.5))))
-    assert small.ledger.sent.sum() == plain.ledger.sent.sum()
-    assert jnp.isfinite(small.price).all()
+    solve = lambda uplink, rounds=3000: tw.solve(market, tw.DualAscent(), rounds=rounds, uplink=uplink)
+    plain, memory, none = map(solve, (None, message.error_feedback(message.top_k(0.5)), message.top_k(0.5)))
+    np.testing.assert_allclose(memory.price, plain.price, atol=1e-7)
+    assert np.abs(none.price - plain.price).max() > 1e-3
+    refused("DualAscent adds up 'quantity'", lambda **more: tw.solve(market, tw.DualAscent(), uplink=LINKS["replica"], **more))

@@ -208,11 +208,13 @@ def test_list_has_every_server_algorithm_cohort_rule_and_solver():
 
 def test_the_catalogue_finds_without_importing_what_files_may_name():
     from thalweg.cli import catalogue
+    from thalweg.experiment import pipelines
 
     for section, known in (
         ("servers", {name: getattr(tw.server, name) for name in tw.server.__all__}),
         ("cohorts", signature.makers(tw.cohort.Cohort)),
         ("solvers", signature.makers(tw.algorithm.LocalSolver)),
+        ("stages", pipelines.builders()),
     ):
         lines = {name: value.__doc__.strip().partition("\n")[0] for name, value in known.items()}
         assert catalogue.SECTIONS[section]() == lines

@@ -81,23 +81,30 @@ def _returns_data(node: Definition) -> bool:
     return isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) == "FederatedData"
 
 
-def _ancestors(file: Path, name: str) -> set[str]:
-    """The names of the classes that the class `name` of `file` derives from, as far as they are Thalweg's."""
-    while (node := _definitions(file).get(name)) is None:
-        file, name = _imports(file).get(name, (None, name))
-        if file is None or not file.is_file():
-            return set()
-    bases = {ast.unparse(base).partition("[")[0] for base in getattr(node, "bases", ())}
-    return bases.union(*(_ancestors(file, base) for base in bases))
+def _derives(file: Path, name: str, kind: str) -> bool:
+    """Whether the class that `name` means in `file` is, or inherits from, `kind`."""
+    name = name.partition("[")[0]
+    if name == kind:
+        return True
+    if (node := _definitions(file).get(name)) is not None:
+        return isinstance(node, ast.ClassDef) and any(_derives(file, ast.unparse(base), kind) for base in node.bases)
+    source, original = _imports(file).get(name, (None, name))
+    return source is not None and source.is_file() and _derives(source, original, kind)
 
 
 def _makes(package: str, kind: str) -> dict[str, str]:
     """What makes a `kind`: the package's functions that return a subclass of it, or else its subclasses."""
-    start = ROOT / package / "__init__.py"
-    is_one = lambda node: isinstance(node, ast.ClassDef) and kind in _ancestors(start, node.name)
-    made = lambda node: _resolve(start, ast.unparse(node.returns)) if node.returns else None
-    functions = _exported(package, lambda node: isinstance(node, ast.FunctionDef) and is_one(made(node)))
-    return functions or _exported(package, is_one)
+    file = ROOT / package / "__init__.py"
+    returns_one = lambda node: (
+        isinstance(node, ast.FunctionDef) and node.returns and _derives(file, ast.unparse(node.returns), kind)
+    )
+    is_one = lambda node: isinstance(node, ast.ClassDef) and node.name != kind and _derives(file, node.name, kind)
+    return _exported(package, returns_one) or _exported(package, is_one)
+
+
+def _stages() -> dict[str, str]:
+    """Stages of a pipeline; a chain of them is written as a list."""
+    return {name: line for name, line in _makes("message", "Stage").items() if name != "chain"}
 
 
 SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
@@ -111,6 +118,7 @@ SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
     "aggregators": lambda: _makes("message", "Aggregator"),
     "mixers": lambda: _makes("message", "Mixer"),
     "adversaries": lambda: _makes("adversary", "Adversary"),
+    "stages": _stages,
     "losses": lambda: _functions("problem/losses.py"),
     "data": lambda: _exported("data", _returns_data),
     "engines": lambda: _table("engine/setup.py", "ENGINES"),

@@ -22,6 +22,7 @@ HEADINGS = {
     "aggregators": "In place of a server's mean: [aggregate] kind = …",
     "mixers": "In place of mixing with neighbours: [aggregate] kind = …",
     "adversaries": "Who lies, and how: [adversary] kind = …",
+    "stages": "What is done to messages: [link], [uplink], [downlink]",
     "losses": "Losses: thalweg.losses",
     "data": "Data: [problem] data = …",
     "engines": "Engines: [run] engine = …",

@@ -9,7 +9,7 @@ from thalweg.adversary import Adversary
 from thalweg.cohort import Cohort, Everyone
 from thalweg.fleet import Fleet
 from thalweg.message.aggregate import Aggregator, Mixer
-from thalweg.message.combine import Mean, Mix
+from thalweg.message.combine import Mean, Mix, Rows, Sum
 from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
 from thalweg.network import Network
@@ -25,6 +25,12 @@ def check_aggregator(algorithm: Any, n: int, uplink: Stage | None, aggregate: An
         raise TypeError(f"solve: got {type(aggregate).__name__} as aggregate, expected {kind}")
     _check_adversary(adversary, n)
     flow = Flow() if uplink is None else uplink.after(Flow())
+    summed = [field for field, rule in algorithm.combine.items() if isinstance(rule, Sum | Rows)]
+    if flow.replicated and summed:
+        raise ValueError(
+            f"solve: {type(algorithm).__name__} adds up {', '.join(map(repr, summed))} over the rounds, got an uplink that sends a "
+            "replica of each message (ef21), whose errors would add up too; use error_feedback(…), whose errors are made up for"
+        )
     if aggregate is None:
         return
     name, rules = type(algorithm).__name__, algorithm.combine

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt8, UInt32
 
+from .layout import in_rows
+
 WORD = 32
 
 
@@ -22,7 +24,7 @@ def pack_bits(codes: Array, width: int) -> UInt8[Array, " b"]:
     if not width:
         return jnp.zeros(0, jnp.uint8)
     planes, size = _planes(width)
-    rows = jnp.pad(codes, (0, -codes.shape[0] % planes)).reshape(planes, -1).astype(jnp.uint32)
+    rows = in_rows(codes, planes).reshape(planes, -1).astype(jnp.uint32)
     found = []
     for byte in range(size):
         members = range(8 * byte // width, -(-8 * (byte + 1) // width))
@@ -47,7 +49,7 @@ def unpack_bits(packed: UInt8[Array, " b"], width: int, m: int) -> UInt32[Array,
 
 def words(mask: Bool[Array, " m"]) -> UInt32[Array, " w"]:
     """The bits of `mask`, 32 to a word."""
-    bits = jnp.pad(mask, (0, -mask.shape[0] % WORD)).reshape(-1, WORD).astype(jnp.uint32)
+    bits = in_rows(mask, WORD).astype(jnp.uint32)
     return jnp.sum(bits << jnp.arange(WORD, dtype=jnp.uint32)[None], axis=1, dtype=jnp.uint32)
 
 

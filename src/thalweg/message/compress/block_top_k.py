@@ -10,6 +10,7 @@ from thalweg.message.flow import Flow
 
 from .base import Compressor, checked_fraction, compressed
 from .bits import pack_bits, unpack_bits
+from .layout import in_rows
 
 # Up to so many entries of a block are put back one after another, a pass each; a scatter is slower.
 FEW = 8
@@ -47,7 +48,7 @@ class BlockTopK(Compressor):
         return compressed("block_top_k", flow)
 
     def pack(self, vector, key):
-        rows = jnp.pad(vector, (0, -vector.shape[0] % self.block)).reshape(-1, self.block)
+        rows = in_rows(vector, self.block)
         places = jax.lax.top_k(jnp.abs(rows), self.kept)[1]
         values = jnp.take_along_axis(rows, places, axis=1)
         return {"values": values.reshape(-1), "places": pack_bits(places.reshape(-1), self._width)}

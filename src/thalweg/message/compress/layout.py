@@ -10,6 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
+def in_rows(values: Array, width: int) -> Array:
+    """`values` `[m]` as rows `[⌈m/width⌉, width]`, filled up with zeros."""
+    missing = -values.shape[0] % width
+    if missing:  # `jnp.pad` takes several times as long on CPU
+        values = jnp.concatenate([values, jnp.zeros(missing, values.dtype)])
+    return values.reshape(-1, width)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Where the numbers of a message stand in its vector, read off shapes.

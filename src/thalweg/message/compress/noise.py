@@ -34,13 +34,13 @@ def bits(seed: UInt32[Array, " 2"], m: int) -> UInt32[Array, " m"]:
 
 
 def uniform(seed: UInt32[Array, " 2"], m: int) -> Float[Array, " m"]:
-    """`[m]` numbers in (0, 1), 2^24 of them, evenly spaced."""
+    """`[m]` numbers in (0, 1), 2^23 of them, evenly spaced, exact in single precision."""
     return fractions(bits(seed, m))
 
 
 def fractions(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
-    """Numbers in (0, 1) from the upper 24 bits of each word; by way of signed numbers, which processors convert faster."""
-    return ((bits >> 8).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-24)
+    """Numbers in (0, 1) from the upper 23 bits of each word; by way of signed numbers, which processors convert faster."""
+    return ((bits >> 9).astype(jnp.int32).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
 
 
 def chosen(seed: UInt32[Array, " 2"], k: int, d: int) -> Int[Array, " k"]:

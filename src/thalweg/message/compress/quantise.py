@@ -9,7 +9,7 @@ from thalweg.message.flow import Flow
 
 from .base import Compressor, compressed
 from .bits import pack_bits, unpack_bits
-from .layout import Layout
+from .layout import Layout, in_rows
 from .noise import seed_of, uniform
 
 
@@ -51,7 +51,7 @@ class Quantise(Compressor):
         return compressed("quantise", flow, unbiased=flow.unbiased, norm=None, norm_1=None, packed=True)
 
     def pack(self, vector, key):
-        rows = jnp.pad(vector, (0, -vector.shape[0] % self.block)).reshape(-1, self.block)
+        rows = in_rows(vector, self.block)
         scale = rounded_up(jnp.max(jnp.abs(rows), axis=1) / self.levels)
         inverse = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1).astype(vector.dtype), 0)
         noise = uniform(seed_of(key), rows.size).reshape(rows.shape).astype(vector.dtype)
@@ -62,7 +62,7 @@ class Quantise(Compressor):
     def unpack(self, packed, like):
         (d,) = like.shape
         codes = packed["codes"] if self.bits == 8 else unpack_bits(packed["codes"], self.bits, d)
-        codes = jnp.pad(codes.astype(jnp.int32) - self.levels, (0, -d % self.block)).reshape(-1, self.block)
+        codes = in_rows(codes.astype(jnp.int32) - self.levels, self.block)
         return (codes.astype(like.dtype) * packed["scale"][:, None].astype(like.dtype)).reshape(-1)[:d]
 
     def variance(self, spec) -> float:

@@ -12,7 +12,7 @@ from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
 
 from .base import compressed
-from .layout import Layout
+from .layout import Layout, in_rows
 from .noise import bits, seed_of
 
 
@@ -59,7 +59,7 @@ class Rotate(Stage):
         own, inner = jax.random.split(key)
         seed = seed_of(own)
         size = self._block(layout.size)
-        rows = jnp.pad(vector, (0, -vector.shape[0] % size)).reshape(-1, size)
+        rows = in_rows(vector, size)
         turned = _hadamard(rows * _signs(seed, rows)).reshape(-1)
         state, wire, sent = self.stage.encode(state, turned, inner)
         return state, {"rotated": wire, "seed": seed, "others": others}, layout.part(self._back(sent, seed, layout), others)

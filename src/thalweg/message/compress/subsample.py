@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from thalweg.message.flow import Flow
 
 from .base import Compressor, compressed, norms
-from .layout import Layout
+from .layout import Layout, in_rows
 from .noise import seed_of, uniform
 
 
@@ -34,7 +34,7 @@ class Subsample(Compressor):
 
     def pack(self, vector, key):
         seed = seed_of(key)
-        rows = jnp.pad(vector, (0, -vector.shape[0] % self.every)).reshape(-1, self.every)
+        rows = in_rows(vector, self.every)
         one = self._hit(seed, rows.shape[0])
         return {"values": jnp.sum(jnp.where(one, rows, 0), axis=1) * self.every, "seed": seed}
 
