@@ -107,8 +107,9 @@ class Vitals(eqx.Module):
     Attributes:
         participants: clients whose message was accepted.
         seconds: how long it took on the fleet.
-        train_loss, drift, steps: means over the participants, by weight.
-        dispersion: √(Σ_i a_i ‖Δ_i − Δ̄‖²) of the participants' changes of the model, Σ a_i = 1; NaN where none are sent.
+        train_loss, drift, steps: means over the (honest) participants, by weight.
+        dispersion: √(Σ_i a_i ‖Δ_i − Δ̄‖²) of the participants' changes of the model, Σ a_i = 1; NaN where none are sent, or some
+            lie, or something else stands in place of their mean.
         scalars: what the server's update reports.
     """
 
@@ -287,12 +288,13 @@ def send_down(executor, e: Federation, when, message, state, members):
 
 
 def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds):
-    """(participants, seconds, mean loss, mean drift, mean steps), by weight; as in `Vitals`."""
+    """(participants, seconds, mean loss, mean drift, mean steps), by weight, of the honest; as in `Vitals`."""
 
     def means(registry, draw, arrived, info):
-        weights = jnp.where(arrived, registry.weights[draw.members], 0)
+        told = arrived if e.honest is None else arrived & e.honest[draw.members]
+        weights = jnp.where(told, registry.weights[draw.members], 0)
         weights = weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
-        mean = lambda values: jnp.sum(jnp.where(arrived, weights * values.astype(weights.dtype), 0))
+        mean = lambda values: jnp.sum(jnp.where(told, weights * values.astype(weights.dtype), 0))
         return jnp.sum(arrived).astype(jnp.int32), mean(info.loss), mean(info.drift), mean(info.steps)
 
     count, loss, drift, steps = executor.network_role("vitals", means, e.registry, draw, arrived, info)
