@@ -72,18 +72,25 @@ class Federation(eqx.Module):
 
     def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
         """(pieces, records, ids, weights summing to one) of the clients that records of the run measure; liars weigh nothing."""
-        weights = self.registry.weights if self.honest is None else jnp.where(self.honest, self.registry.weights, 0)
+        weights = self.registry.weights
+        if self.watched is not None or self.honest is not None:
+            weights = executor.network_role("population", _shares, weights, self.honest, self.watched)
         if self.watched is None:
-            weights = weights if self.honest is None else weights / jnp.sum(weights)
             return self.problem.pieces, records, self.ids, weights
-        weights = weights[self.watched]
         own = executor.take(records, self.watched)
-        return executor.pieces(self.problem, self.watched), own, self.ids[self.watched], weights / jnp.sum(weights)
+        return executor.pieces(self.problem, self.watched), own, self.ids[self.watched], weights
 
     @property
     def honest(self) -> Bool[Array, " n"] | None:
         """Who keeps to the algorithm; None where everybody does."""
         return honest_of(self.adversary, self.ids.shape[0])
+
+
+def _shares(weights, honest, watched):
+    """The weights of those who are honest and watched, summing to one."""
+    weights = weights if honest is None else jnp.where(honest, weights, 0)
+    weights = weights if watched is None else weights[watched]
+    return weights / jnp.sum(weights)
 
 
 def honest_of(adversary: Adversary | None, n: int) -> Bool[Array, " n"] | None:
