@@ -180,7 +180,7 @@ def bits(result):
     ("rule", "liar"),
     [
         (message.nearest_neighbour_mixing(0.2, message.geometric_median()), adversary.stale(BAD, 2)),
-        (message.bucketing(message.centred_clipping(1.0), 2), adversary.noise(BAD)),
+        pytest.param(message.bucketing(message.centred_clipping(1.0), 2), adversary.noise(BAD), marks=pytest.mark.slow),
         pytest.param(message.covariance_filter(2), adversary.little_is_enough(BAD), marks=pytest.mark.slow),
     ],
 )

@@ -59,7 +59,7 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
         else:
             raise TypeError(f"{type(rule).__name__} is no rule of a server")
     dispersion = jnp.asarray(jnp.nan, mean.dtype)
-    if "x" in sent:
+    if "x" in sent and e.adversary is None and (e.aggregate is None or not e.aggregate.individual):
         dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
     return (memory, lies), aggregate, counts, dispersion
 

@@ -83,18 +83,25 @@ class Federation(eqx.Module):
 
     def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
         """(pieces, records, ids, weights summing to one) of the clients that records of the run measure; liars weigh nothing."""
-        weights = self.registry.weights if self.honest is None else jnp.where(self.honest, self.registry.weights, 0)
+        weights = self.registry.weights
+        if self.watched is not None or self.honest is not None:
+            weights = executor.network_role("population", _shares, weights, self.honest, self.watched)
         if self.watched is None:
-            weights = weights if self.honest is None else weights / jnp.sum(weights)
             return self.problem.pieces, records, self.ids, weights
-        weights = weights[self.watched]
         own = executor.take(records, self.watched)
-        return executor.pieces(self.problem, self.watched), own, self.ids[self.watched], weights / jnp.sum(weights)
+        return executor.pieces(self.problem, self.watched), own, self.ids[self.watched], weights
 
     @property
     def honest(self) -> Bool[Array, " n"] | None:
         """Who keeps to the algorithm; None where everybody does."""
         return honest_of(self.adversary, self.ids.shape[0])
+
+
+def _shares(weights, honest, watched):
+    """The weights of those who are honest and watched, summing to one."""
+    weights = weights if honest is None else jnp.where(honest, weights, 0)
+    weights = weights if watched is None else weights[watched]
+    return weights / jnp.sum(weights)
 
 
 def honest_of(adversary: Adversary | None, n: int) -> Bool[Array, " n"] | None:
@@ -118,8 +125,9 @@ class Vitals(eqx.Module):
     Attributes:
         participants: clients whose message was accepted.
         seconds: how long it took on the fleet.
-        train_loss, drift, steps: means over the participants, by weight.
-        dispersion: √(Σ_i a_i ‖Δ_i − Δ̄‖²) of the participants' changes of the model, Σ a_i = 1; NaN where none are sent.
+        train_loss, drift, steps: means over the (honest) participants, by weight.
+        dispersion: √(Σ_i a_i ‖Δ_i − Δ̄‖²) of the participants' changes of the model, Σ a_i = 1; NaN where none are sent, or some
+            lie, or something else stands in place of their mean.
         scalars: what the server's update reports.
     """
 
@@ -315,12 +323,13 @@ def send_down(executor, e: Federation, when, message, state, members):
 
 
 def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds):
-    """(participants, seconds, mean loss, mean drift, mean steps), by weight; as in `Vitals`."""
+    """(participants, seconds, mean loss, mean drift, mean steps), by weight, of the honest; as in `Vitals`."""
 
     def means(registry, draw, arrived, info):
-        weights = jnp.where(arrived, registry.weights[draw.members], 0)
+        told = arrived if e.honest is None else arrived & e.honest[draw.members]
+        weights = jnp.where(told, registry.weights[draw.members], 0)
         weights = weights / jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
-        mean = lambda values: jnp.sum(jnp.where(arrived, weights * values.astype(weights.dtype), 0))
+        mean = lambda values: jnp.sum(jnp.where(told, weights * values.astype(weights.dtype), 0))
         return jnp.sum(arrived).astype(jnp.int32), mean(info.loss), mean(info.drift), mean(info.steps)
 
     count, loss, drift, steps = executor.network_role("vitals", means, e.registry, draw, arrived, info)

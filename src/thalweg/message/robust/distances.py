@@ -30,7 +30,8 @@ def gram(messages: Float[Array, "c d"]) -> Float[Array, "c c"]:
         return total + of(jax.lax.dynamic_slice(messages, (0, i * width), (c, width)))
 
     total = jax.lax.fori_loop(0, d // width, add, jnp.zeros((c, c), messages.dtype))
-    return total + of(messages[:, d - d % width :]) if d % width else total
+    total = total + of(messages[:, d - d % width :]) if d % width else total
+    return (total + total.T) / 2  # as far from i to j as from j to i
 
 
 def squared(products: Float[Array, "c c"], arrived: Bool[Array, " c"]) -> Float[Array, "c c"]:

@@ -52,7 +52,7 @@ class GeometricMedian(Rule):
             square = jnp.diagonal(products) - 2 * there + parts @ there
             away = jnp.sqrt(jnp.maximum(square, 0))
             middle = jnp.sort(jnp.where(arrived, away, jnp.inf))[jnp.maximum(m - 1, 0) // 2]
-            return away, jnp.maximum(jnp.sqrt(jnp.finfo(dtype).eps) * middle, jnp.finfo(dtype).tiny)
+            return away, jnp.maximum(jnp.sqrt(jnp.finfo(dtype).eps) * middle, jnp.sqrt(jnp.finfo(dtype).tiny))
 
         def step(carry):
             parts, count, _ = carry

@@ -24,7 +24,7 @@ ROWS, COLUMNS = 16, 256
 def between(
     messages: Float[Array, "c d"], arrived: Bool[Array, " c"], low: Int[Array, ""], high: Int[Array, ""]
 ) -> Float[Array, " d"]:
-    """The mean of the order statistics low ≤ i < high, counted from 0 among those that arrived."""
+    """The mean of the order statistics low ≤ i < high, counted from 0 among those that arrived; zero where there are none."""
     kept = jnp.maximum(high - low, 1).astype(messages.dtype)
     if len(messages) <= NETWORK:
         ranked = _sorted(_rows(messages, arrived))
@@ -35,7 +35,8 @@ def between(
     first, last = bounds
     cut = jnp.where(arrived[:, None], jnp.clip(messages, first[None], last[None]), 0)
     outside = jnp.sum(arrived) - high
-    return (jnp.sum(cut, axis=0) - low.astype(first.dtype) * first - outside.astype(first.dtype) * last) / kept
+    total = jnp.sum(cut, axis=0) - low.astype(first.dtype) * first - outside.astype(first.dtype) * last
+    return jnp.where(high > low, total / kept, 0)
 
 
 def nth(messages: Float[Array, "c d"], arrived: Bool[Array, " c"], rank: Int[Array, ""]) -> Float[Array, " d"]:
@@ -51,7 +52,7 @@ def nth(messages: Float[Array, "c d"], arrived: Bool[Array, " c"], rank: Int[Arr
 def median(messages: Float[Array, "c d"], arrived: Bool[Array, " c"]) -> Float[Array, " d"]:
     """The middle one of those that arrived, or the mean of the two in the middle."""
     m = jnp.sum(arrived, dtype=jnp.int32)
-    return between(messages, arrived, jnp.maximum(m - 1, 0) // 2, m // 2 + 1)
+    return between(messages, arrived, jnp.maximum(m - 1, 0) // 2, jnp.minimum(m // 2 + 1, m))
 
 
 def nearest_sum(
@@ -143,4 +144,5 @@ def _by_bits(block, ranks):
     shape = (len(ranks), block.shape[1])
     infinity = jax.lax.bitcast_convert_type(jnp.asarray(jnp.inf, block.dtype), whole)
     least = jax.lax.bitcast_convert_type(jnp.asarray(-jnp.inf, block.dtype), whole) ^ flip
-    return number(jax.lax.fori_loop(0, steps, step, (jnp.full(shape, least), jnp.full(shape, infinity)))[1])
+    found = number(jax.lax.fori_loop(0, steps, step, (jnp.full(shape, least), jnp.full(shape, infinity)))[1])
+    return jnp.where(jnp.abs(found) < jnp.finfo(block.dtype).tiny, 0, found)  # processors take what is smaller for zero
