@@ -103,7 +103,8 @@ def homomorphic_sum(range: float, *, protocol: bool = False) -> HomomorphicSum:
     """The server adds encrypted messages, and learns no single one, nor their sum before a client has decrypted it.
 
     Args:
-        range: largest entry of a message, of all its fields (times its weight relative to the average one); larger ones are clipped.
+        range: largest entry of a message, of all its fields (times its weight relative to the average one); larger ones are
+            clipped.
         protocol: encrypt in every round (extra "ckks"): the same sums up to `error_bound`.
 
     Raises:

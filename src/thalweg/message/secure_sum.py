@@ -241,8 +241,8 @@ def secure_sum(
     """The server learns the weighted sum of its clients' messages, and no single one. In simulation: the same ring arithmetic.
 
     Args:
-        range: largest entry of a message, of all its fields (times its weight relative to the average one); larger ones are clipped.
-            None: `clip`.
+        range: largest entry of a message, of all its fields (times its weight relative to the average one); larger ones are
+            clipped. None: `clip`.
         bits: of the ring: 32, or 16 for half the bytes; None: 32, with `step` the smaller one that is as fine.
         step: how coarse rounding may be; None: as fine as the ring allows, clients·range/2^(bits−1).
         dropouts: clients of a cohort that may drop out, fewer than half; if more do, the round is void. None: just under a third.
