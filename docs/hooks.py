@@ -25,6 +25,7 @@ NEEDS = {
     "doubly_stochastic": "doubly stochastic weights",
     "positive_definite": "λ_min(W) > 0, as lazy Metropolis weights have",
     "fixed": "a network that does not change",
+    "reliable": "a network that loses no messages",
     "smooth": "smooth losses",
     "strongly_convex": "strongly convex losses",
     "projection": "local sets with a projection",

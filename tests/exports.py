@@ -87,8 +87,14 @@ def flat(x):
     return np.concatenate([leaf.reshape(*leaf.shape[:rank], -1) for leaf in leaves], axis=-1)
 
 
+def reliable(name):
+    """Whether it is refused on networks that lose messages."""
+    return "reliable" in kind(name).needs
+
+
 def network(name, order=None, loss=0.2):
-    """N agents; agent order[p] stands at position p."""
+    """N agents; agent order[p] stands at position p. Messages are lost, except for methods that need all of them."""
+    loss = 0 if reliable(name) else loss
     place = np.argsort(np.arange(N) if order is None else order)
     if directed(name):
         return tw.network.from_edges(place[ARCS], N, directed=True).with_failures(loss=loss, symmetric=False)

@@ -17,15 +17,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-PEERS = ("pytorch", "pfl_research", "flower", "fedjax")
+PEERS = ("pytorch", "pfl_research", "flower", "fedjax")  # of `benchmarks.federated`
+KNOWN = (*PEERS, "byzfl")
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("THALWEG_RIVALS", "~/.cache/thalweg-rivals")).expanduser()
 
 
 def prepare(peer: str) -> Path:
     """The Python of this peer's environment, made on the first call. RuntimeError has what pip said."""
-    if peer not in PEERS:
-        raise ValueError(f"peer must be one of {PEERS}, got {peer!r}")
+    if peer not in KNOWN:
+        raise ValueError(f"peer must be one of {KNOWN}, got {peer!r}")
     requirements = HERE / "requirements" / f"{peer}.txt"
     key = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = CACHE / f"{peer}-{key}"

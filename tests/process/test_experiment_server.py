@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -237,3 +238,71 @@ def test_mistakes_about_them_name_the_key(visits, old, new, message):
     folder, _ = visits
     with pytest.raises(ValueError, match=message):
         load(written(folder, VISITS.replace(old, new))).run(folder / "run")
+
+
+PIPELINE = """
+[uplink]
+kind = "error_feedback"
+stage = [{ kind = "top_k", fraction = 0.5 }, { kind = "quantise", bits = 8, block = 4 }]
+[[downlink]]
+kind = "cast"
+"""
+
+
+def test_a_file_names_stages_and_the_run_is_that_of_solve(visits):
+    folder, _ = visits
+    experiment = load(written(folder, VISITS + PIPELINE)).with_settings(rounds=20, every=20)
+    result, _ = experiment.run(folder / "run")
+    m = tw.message
+    uplink = m.error_feedback(m.chain(m.top_k(0.5), m.quantise(8, 4)))
+    assert {name: table.build() for name, table in experiment.pipelines.items()} == {"uplink": uplink, "downlink": m.cast()}
+    up, down = (
+        jax.eval_shape(lambda x, s=s: s.encode(s.init(x), x, jax.random.key(0))[1], {"x": result.x}) for s in (uplink, m.cast())
+    )
+    assert result.ledger.received.sum() == 3 * 20
+    assert m.payload_bytes(down) == 4 * sum(leaf.size for leaf in jax.tree.leaves(result.x))
+    assert m.payload_bytes(up) < m.payload_bytes(result.x)
+    plain = load(written(folder, VISITS)).with_settings(rounds=20, every=20)
+    assert plain.hash != experiment.hash
+    assert experiment.content == json.loads(json.dumps(experiment.content))
+
+
+def test_an_interrupted_run_with_memories_resumed_is_the_same(visits):
+    folder, _ = visits
+    file = written(folder, VISITS + PIPELINE)
+    whole, _ = load(file).with_settings(rounds=30, every=10).run(folder / "whole")
+    load(file).with_settings(rounds=10, every=10).run(folder / "part")
+    assert call("resume", folder / "part", "--rounds", 30).exit_code == 0
+    resumed, _ = tw.experiment.RunFolder(folder / "part").read()
+    np.testing.assert_array_equal(resumed.x["weights"], whole.x["weights"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[uplink]\nkind = "topk"', 'uplink.kind: got "topk", expected one of'),
+        ("[uplink]\nfraction = 0.1", "uplink.kind: got nothing, expected one of"),
+        ('[uplink]\nkind = "top_k"', "uplink.fraction: got nothing, expected a number"),
+        ('[uplink]\nkind = "top_k"\nfraction = "all"', 'uplink.fraction: got "all", expected a number'),
+        ('[uplink]\nkind = "top_k"\nfractoin = 1.0', "(did you mean 'fraction'?)"),
+        ('[[uplink]]\nkind = "cast"\n[[uplink]]\nkind = "quantise"\nbits = 3', "uplink[1]: quantise: got bits=3"),
+        ('[uplink]\nkind = "rotate"', "uplink.stage: got nothing, expected a table that describes a stage"),
+        ('[uplink]\nkind = "ef21"\nstage = { kind = "identity" }', "uplink: ef21: got Identity"),
+        ('[uplink]\nkind = "ef21"\nstage = { kind = "signs" }', 'uplink.stage.kind: got "signs", expected one of'),
+        ('[link]\nkind = "sign"', "link: got a table [link], expected none: SCAFFOLD has a server"),
+    ],
+)
+def test_mistakes_about_stages_name_the_key(visits, text, message):
+    folder, _ = visits
+    with pytest.raises(tw.experiment.Mistake) as error:
+        load(written(folder, VISITS + text + "\n")).run(folder / "run")
+    assert message in str(error.value)
+
+
+def test_peers_have_a_link(visits):
+    folder, _ = visits
+    peers = VISITS[: VISITS.index("[algorithm]")] + '[algorithm]\nname = "BEER"\n[network]\nkind = "ring"\n[run]\nrounds = 5\n'
+    result, _ = load(written(folder, peers + '[link]\nkind = "top_k"\nfraction = 0.5\n')).run(folder / "run")
+    assert float(result.algorithm.consensus_step) == 0.5
+    with pytest.raises(tw.experiment.Mistake, match=r"uplink: got a table \[uplink\], expected none: BEER has no server"):
+        load(written(folder, peers + '[uplink]\nkind = "sign"\n'))

@@ -86,6 +86,8 @@ class Facts(eqx.Module):
         source: how the constants were found: "exact", "given" or "estimated".
         pricing: of a coupled problem, the constants of its dual.
         participation: the part of the agents whose answers arrive in a round, at the least.
+        contraction: δ of the link's compression, E‖C(m) − m‖² ≤ (1 − δ)‖m‖²; None where it is not known.
+        variance: ω of the link's compression, if it is unbiased, E‖C(m) − m‖² ≤ ω‖m‖²; else None.
     """
 
     smoothness: float | None
@@ -103,6 +105,8 @@ class Facts(eqx.Module):
     source: str = "exact"
     pricing: Any = None
     participation: float = 1.0
+    contraction: float | None = 1.0
+    variance: float | None = 0.0
 
     @property
     def condition_number(self) -> float:
@@ -136,7 +140,7 @@ class PeerAlgorithm(eqx.Module, Generic[State]):
         combine: rule for each field of the message.
         phases: names of the message exchanges of one round; each is one `send` and one `receive`.
         needs: facts that must hold: "undirected", "symmetric", "doubly_stochastic", "smooth", "strongly_convex",
-            "fixed" (no schedule), "positive_definite" (λ_min(W) > 0) or "measurements".
+            "fixed" (no schedule), "reliable" (no failures), "positive_definite" (λ_min(W) > 0) or "measurements".
         handles: what it can use beyond gradients: "regularizer" (through its prox), "stochastic".
         exact_under: failures under which the claim still holds, of "symmetric", "independent", "asleep", "delay".
     """

@@ -81,12 +81,21 @@ def _returns_data(node: Definition) -> bool:
     return isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) == "FederatedData"
 
 
+def _ancestors(file: Path, name: str) -> set[str]:
+    """The names of the classes that the class `name` of `file` derives from, as far as they are Thalweg's."""
+    while (node := _definitions(file).get(name)) is None:
+        file, name = _imports(file).get(name, (None, name))
+        if file is None or not file.is_file():
+            return set()
+    bases = {ast.unparse(base).partition("[")[0] for base in getattr(node, "bases", ())}
+    return bases.union(*(_ancestors(file, base) for base in bases))
+
+
 def _makes(package: str, kind: str) -> dict[str, str]:
     """What makes a `kind`: the package's functions that return a subclass of it, or else its subclasses."""
-    is_one = lambda node: (
-        isinstance(node, ast.ClassDef) and any(ast.unparse(base).partition("[")[0] == kind for base in node.bases)
-    )
-    made = lambda node: _resolve(ROOT / package / "__init__.py", ast.unparse(node.returns)) if node.returns else None
+    start = ROOT / package / "__init__.py"
+    is_one = lambda node: isinstance(node, ast.ClassDef) and kind in _ancestors(start, node.name)
+    made = lambda node: _resolve(start, ast.unparse(node.returns)) if node.returns else None
     functions = _exported(package, lambda node: isinstance(node, ast.FunctionDef) and is_one(made(node)))
     return functions or _exported(package, is_one)
 
@@ -99,6 +108,9 @@ SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
     "prices": lambda: _exported("algorithm/price", lambda node: isinstance(node, ast.ClassDef)),
     "cohorts": lambda: _makes("cohort", "Cohort"),
     "solvers": lambda: _makes("algorithm/local", "LocalSolver"),
+    "aggregators": lambda: _makes("message", "Aggregator"),
+    "mixers": lambda: _makes("message", "Mixer"),
+    "adversaries": lambda: _makes("adversary", "Adversary"),
     "losses": lambda: _functions("problem/losses.py"),
     "data": lambda: _exported("data", _returns_data),
     "engines": lambda: _table("engine/setup.py", "ENGINES"),

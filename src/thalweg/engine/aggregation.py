@@ -20,13 +20,14 @@ from .pace import Pace
 
 
 def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " c"], pace: Pace, scale=None):
-    """(the aggregator's memory, aggregate, counts, dispersion) of what the clients of the federation `e` sent.
+    """(memories of aggregator and adversary, aggregate, counts, dispersion) of what the clients of the federation `e` sent.
 
     Sums run over the cohort in order of id. `when` is (round, index of the phase); `scale` `[c]` multiplies each message's part in
     means (staleness).
     """
+    memory, lies = memory
     if e.adversary is not None:
-        sent = forged(executor, e, when, sent, draw.members, draw.valid)
+        lies, sent = forged(executor, e, when, lies, sent, draw.members, draw.valid)
 
     def weigh(registry, draw, arrived, response, scale):
         weights = jnp.where(arrived, registry.weights[draw.members], 0)
@@ -60,7 +61,7 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
     dispersion = jnp.asarray(jnp.nan, mean.dtype)
     if "x" in sent:
         dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
-    return memory, aggregate, counts, dispersion
+    return (memory, lies), aggregate, counts, dispersion
 
 
 def over_arrivals(cohort: Cohort, known: bool) -> bool:
@@ -75,18 +76,29 @@ def accepted(executor, e, arrived: Bool[Array, " c"], drawn: Bool[Array, " c"]) 
     return executor.network_role("accept", lambda aggregator, *who: aggregator.accept(*who), e.aggregate, arrived, drawn)
 
 
-def forged(executor, e, when, sent, members, present):
-    """`sent` with what the adversary writes in place of some agents' messages."""
-    bad = jnp.any(members[:, None] == jnp.asarray(e.adversary.agents), axis=1) & present
-
-    def forge(adversary, messages, bad, present, key, k):
-        rows, back, _ = as_rows(messages)
-        return back(jnp.where(bad[:, None], adversary.forge(rows, bad, present, key, k), rows))
-
+def forged(executor, e, when, memory, sent, members, present):
+    """(the adversary's memory, `sent` with what it writes in place of some agents' messages)."""
+    same = members[:, None] == jnp.asarray(e.adversary.agents)[None]
+    bad, places = jnp.any(same, axis=1) & present, jnp.argmax(same, axis=1).astype(jnp.int32)
     key = jax.random.fold_in(round_key(e.key, Stream.ADVERSARY, *when), Role.ENCODE)
-    return executor.share(
-        executor.network_role("forge", forge, e.adversary, executor.everyone(sent), bad, present, key, jnp.asarray(when[0]))
-    )
+    everyone = (executor.everyone(sent), bad, present, places)
+    memory, sent = executor.network_role("forge", written, e.adversary, memory, *everyone, key, jnp.asarray(when[0], jnp.int32))
+    return memory, executor.share(sent)
+
+
+def written(adversary, memory, messages, bad, present, places, key, k):
+    """(the adversary's memory, `messages` with its lies where they are `bad`)."""
+    rows, back, _ = as_rows(messages)
+    memory, lies = adversary.forge(memory, rows, bad, present, places, key, k)
+    return memory, back(jnp.where(bad[:, None], lies, rows))
+
+
+def first_lies(adversary, agents: int, message) -> Any:
+    """What the adversary remembers before round 0 of each of so many agents, whose `message` has these shapes."""
+    leaves = jax.tree.leaves(message)
+    if adversary is None or not leaves:
+        return ()
+    return adversary.init(agents, sum(leaf.size for leaf in leaves), jnp.result_type(*(leaf.dtype for leaf in leaves)))
 
 
 def averaged_fields(algorithm, names) -> list[str]:
@@ -94,8 +106,12 @@ def averaged_fields(algorithm, names) -> list[str]:
     return [name for name in names if isinstance(algorithm.combine[name], Mean)]
 
 
-def first_aggregate(e, message) -> Any:
-    """The aggregator's memory before round 0, for one client's `message` (shapes)."""
+def first_memories(e, message) -> tuple[Any, Any]:
+    """What aggregator and adversary remember before round 0, for one client's `message` (shapes)."""
+    return _first_aggregate(e, message), first_lies(e.adversary, len(e.adversary.agents) if e.adversary else 0, message)
+
+
+def _first_aggregate(e, message) -> Any:
     fields = averaged_fields(e.algorithm, message)
     if e.aggregate is None or not fields:
         return ()

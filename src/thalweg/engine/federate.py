@@ -16,8 +16,8 @@ from thalweg.problem.regularizer import Zero
 
 from . import privacy, setup
 from . import refusals_server as refusals
-from .led import CLIENT_ROWS, Asked, carried, conduct, lead
-from .refusals_message import check_aggregator
+from .led import CLIENT_ROWS, Asked, carried, conduct, heard_at_once, lead
+from .refusals_message import check_aggregator, check_downlink, weight_warnings
 from .server_metrics import Evaluation, LearningGauge
 from .server_tabulate import ServerColumns
 from .simulated import EventDriven
@@ -32,9 +32,11 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     """`solve` with a server."""
     a = asked
     refusals.check_arguments(problem, algorithm, a.rounds, a.every, a.seed, a.stop, a.uplink, a.downlink, a.fleet, evaluate)
-    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     stated, problem = problem, refusals.check_problem(algorithm, problem)
     cohort = refusals.cohort_of(algorithm, problem.n)
+    check_downlink(a.downlink, cohort, a.fleet, a.engine)
+    slots = heard_at_once(a.engine, cohort, problem.n)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary, slots)
     algorithm = algorithm.resolve(_facts(problem, algorithm))
     clients = unscaled(problem)
     evaluations = {name: _evaluation(name, *pair, problem) for name, pair in (evaluate or {}).items()}
@@ -46,7 +48,11 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
         raise ValueError("EventDriven: without rounds what noise costs is not accounted for; use the simulated engine")
     spending = privacy.plan(account, a.privacy, int(a.rounds), a.start)
     public = PublicPart(problem.regularizer or Zero(), problem.n, jnp.asarray(problem.weights, problem.dtype))
-    said = [*refusals.server_warnings(algorithm, cohort, a.fleet), *spending.said]
+    said = [
+        *refusals.server_warnings(algorithm, cohort, a.fleet),
+        *weight_warnings(a.aggregate, problem.weights),
+        *spending.said,
+    ]
     led = lead(a, clients, algorithm, cohort, public, LearningGauge(evaluations, gradients), said, _watched(clients))
     ended = conduct(
         a, led, problem, algorithm,

@@ -117,6 +117,7 @@ def lead(
     """The program for a resolved `algorithm`; weights are those of the public part."""
     n, ids = problem.n, setup.checked_ids(asked.ids, problem.n)
     engine = setup.chosen_engine(asked.engine, asked.deterministic)
+    aggregate = settled_aggregator(asked.aggregate, cohort, asked.fleet, n, getattr(engine, "buffer", None))
     program = Server(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
@@ -125,8 +126,8 @@ def lead(
         public=public,
         uplink=Identity() if asked.uplink is None else asked.uplink,
         downlink=Identity() if asked.downlink is None else asked.downlink,
-        aggregate=settled_aggregator(asked.aggregate, cohort, asked.fleet, n, getattr(engine, "buffer", None)),
-        adversary=asked.adversary,
+        aggregate=None if aggregate is None else traced(aggregate, problem.dtype),
+        adversary=None if asked.adversary is None else traced(asked.adversary, problem.dtype),
         fleet=asked.fleet,
         ids=jnp.asarray(ids, jnp.int32),
         order=jnp.asarray(np.argsort(ids), jnp.int32),
@@ -210,6 +211,7 @@ def conduct(
     names = problem.names or (tuple(f"{member} {i}" for i in range(n)) if keep else ("all clients",))
     said_of = setup.stated(stated, fingerprint, f"{member}s", algorithm, asked.stop, spending.asked, seed) | {
         "network": f"{head}, {_in_words(led.cohort, n)} in each round",
+        **setup.protection(asked.aggregate, asked.adversary, n),
         "fleet": "none" if asked.fleet is None else repr(asked.fleet),
         "engine": f"{engine.name}, {led.plan}{', deterministic' if engine.deterministic else ''}",
         **(config or {}),
@@ -263,6 +265,12 @@ def carried(start: Any, local, shared, row):
     records, central = start.records
     pick = lambda s: (s.central, s.previous)
     return eqx.tree_at(lambda c: c.records, local, records), eqx.tree_at(pick, shared, (central, row()))
+
+
+def heard_at_once(engine: Any, cohort: Cohort, n: int) -> int:
+    """At most so many clients' messages are combined together."""
+    engine = setup.chosen_engine(engine, None)
+    return engine.buffer if isinstance(engine, EventDriven) else cohort.slots(n)
 
 
 def _in_words(cohort: Cohort, n: int) -> str:

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from .peer_round import Agents, Experiment, as_agents
+from .server_round import honest_of
 from .stop import Stop, settled
 
 
@@ -25,6 +26,9 @@ class Snapshot(eqx.Module):
         error: √(mean_i ‖x_i − x*‖²), NaN without a reference.
     Per agent `[n]`: `loss` = φ_i(x_i), `disagreement` = ‖x_i − x̄‖, `finite`: of x_i, φ_i(x_i) and all of its state, so that
     a bad gradient is seen at the agent who computed it, before neighbours hear of it.
+
+    With an adversary all of it is of the h honest agents: x̄ is their mean, w_i f_i are divided by h/n, means over i run over them.
+    Liars have NaN for `loss` and `disagreement`.
     """
 
     objective: Float[Array, ""]
@@ -84,9 +88,13 @@ def estimates(executor, e: Experiment, agents: Agents) -> Float[Array, "n d"]:
 def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, reference) -> tuple[Snapshot, Any]:
     """(snapshot after round `k`, estimates `[n, d]`). `previous` are the estimates `rounds` rounds ago."""
     x = estimates(executor, e, agents)
-    n = executor.count(x)
     unravel = ravel_pytree(e.problem.x0)[1]
-    mean = executor.total("mean", x) / n
+    n = executor.count(x)
+    honest = honest_of(e.adversary, n)
+    if honest is not None:
+        n -= len(e.adversary.agents)
+    of_honest = lambda rows: rows if honest is None else jnp.where(executor.share(honest)[:, None], rows, 0)
+    mean = executor.total("mean", of_honest(x)) / n
 
     def one(algorithm, local, context, state, x, before, mean, reference):
         value, gradient = local.value_and_grad(unravel(mean))
@@ -105,13 +113,16 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
         executor, e, "measure", one, agents.state, x, previous, tile(mean), tile(reference), k=k
     )
     everyone = executor.everyone((value, own, finite, squares))
-    gradient = executor.total("gradient", gradient) / n
+    gradient = executor.total("gradient", of_honest(gradient)) / n
 
     def network(mean, gradient, everyone, rounds):
         value, own, finite, squares = everyone
-        rms = lambda name: jnp.sqrt(jnp.mean(squares[name]))
+        if honest is not None:
+            own, finite = jnp.where(honest, own, jnp.nan), finite | ~honest
+        average = lambda each: jnp.mean(each) if honest is None else jnp.sum(jnp.where(honest, each, 0)) / n
+        rms = lambda name: jnp.sqrt(average(squares[name]))
         regularizer = e.problem.at(k).regularizer
-        objective, stepped = jnp.mean(value), mean - gradient
+        objective, stepped = average(value), mean - gradient
         if regularizer is not None:
             objective = objective + regularizer.value(unravel(mean))
             stepped = ravel_pytree(regularizer.prox(unravel(stepped), 1.0))[0]
@@ -123,7 +134,9 @@ def measure(executor, e: Experiment, agents: Agents, k, previous, rounds, refere
             scale=1 + rms("norm"),
             error=rms("error"),
             loss=own,
-            disagreement=jnp.sqrt(squares["disagreement"]),
+            disagreement=jnp.sqrt(
+                squares["disagreement"] if honest is None else jnp.where(honest, squares["disagreement"], jnp.nan)
+            ),
             finite=finite,
         )
 

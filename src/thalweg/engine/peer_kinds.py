@@ -69,7 +69,10 @@ class OneAnswer(Kind):
     def answer(self, run, algorithm, outcome):
         unravel = setup.unraveller(self.problem)
         estimates = run.engine.estimates(run.experiment, run.local, run.shared)
-        return {"x": unravel(estimates.mean(0)), "agents": jax.vmap(unravel)(estimates)}
+        liars = () if run.experiment.adversary is None else run.experiment.adversary.agents
+        honest = np.delete(np.arange(self.problem.n), liars)
+        mean = estimates.mean(0) if not liars else estimates[honest].mean(0)
+        return {"x": unravel(mean), "agents": jax.vmap(unravel)(estimates)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,10 +19,10 @@ from thalweg.algorithm.step import PerAgent
 from thalweg.message.aggregate import Mixer
 from thalweg.message.combine import Edges, Mix, Neighbours, Push
 from thalweg.message.flow import Flow
-from thalweg.message.rows import as_rows
 from thalweg.message.stage import Stage
 from thalweg.problem import Coupled, Problem
 
+from .aggregation import first_lies, written
 from .combining import WEIGHTED, combine_field, gather_slots
 from .epoch import Earlier, enter
 from .keys import Role, Stream, agent_keys, round_key
@@ -47,7 +47,7 @@ class Experiment(eqx.Module):
 class Agents(eqx.Module):
     """All agents' records, agent axis first: algorithm state, pipeline state, mailboxes, channels, messages sent.
 
-    `sent` counts one message per link and round, all phases of the round together.
+    `sent` counts one message per link and round, all phases of the round together. `lies` is what an adversary remembers of each.
     """
 
     state: Any
@@ -55,6 +55,7 @@ class Agents(eqx.Module):
     mail: dict[str, Mailbox]
     channel: Any
     sent: UInt32[Array, " n"]
+    lies: dict[str, Any]
 
 
 def init_agents(executor, e: Experiment, channel, earlier: Earlier | None = None) -> Agents:
@@ -71,6 +72,10 @@ def init_agents(executor, e: Experiment, channel, earlier: Earlier | None = None
         mail=_init_mail(e, state),
         channel=channel,
         sent=jnp.zeros(e.world.ids.shape, jnp.uint32),
+        lies={
+            phase: first_lies(e.adversary, len(e.world.ids), _split(e, spec)[0])
+            for phase, spec in message_specs(e, state).items()
+        },
     )
 
 
@@ -82,8 +87,9 @@ def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info
         send = lambda a, local, c, state: a.send(state, c)
         message = _role(executor, e, "send", (k, index), phase, Role.SEND, weather, send, agents.state)
         link, sent = _encode(executor, e, (k, index), message, agents.link[phase])
+        lies = agents.lies[phase]
         if e.adversary is not None:
-            sent = _forged(executor, e, (k, index), sent, weather)
+            lies, sent = _forged(executor, e, (k, index), lies, sent, weather)
         mail, inbox = _exchange(executor, e, agents.mail, sent, weather, k)
         receive = lambda a, local, c, state, inbox, sent: a.receive(local, state, inbox, replace(c, sent=sent))
         state, info = _role(
@@ -97,6 +103,7 @@ def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info
             mail=mail,
             channel=channel,
             sent=agents.sent + (_transmissions(e, weather) if index == 0 else jnp.uint32(0)),
+            lies={**agents.lies, phase: lies},
         )
     return agents, info
 
@@ -192,19 +199,15 @@ def _encode(executor, e: Experiment, when, message, link):
     return link, sent
 
 
-def _forged(executor, e: Experiment, when, sent, weather: Conditions):
-    """`sent` with what the adversary writes in place of some agents' messages, the same to all neighbours."""
-
-    def forge(adversary, messages, awake, key, k):
-        rows, back, _ = as_rows(messages)
-        bad = jnp.zeros(awake.shape, bool).at[jnp.asarray(adversary.agents)].set(True) & awake
-        return back(jnp.where(bad[:, None], adversary.forge(rows, bad, awake, key, k), rows))
-
+def _forged(executor, e: Experiment, when, memory, sent, weather: Conditions):
+    """(the adversary's memory, `sent` with what it writes in place of some agents' messages, the same to all neighbours)."""
     common, each = _split(e, sent)
     key = jax.random.fold_in(round_key(e.key, Stream.ADVERSARY, *when), Role.ENCODE)
-    everyone = executor.everyone((common, weather.awake))
-    lies = executor.network_role("forge", forge, e.adversary, *everyone, key, jnp.asarray(when[0], jnp.int32))
-    return executor.share(lies) | each
+    memory, common, awake = executor.everyone((memory, common, weather.awake))
+    bad = jnp.zeros(awake.shape, bool).at[jnp.asarray(e.adversary.agents)].set(True) & awake
+    places, k = jnp.arange(len(awake), dtype=jnp.int32), jnp.asarray(when[0], jnp.int32)
+    memory, common = executor.network_role("forge", written, e.adversary, memory, common, bad, awake, places, key, k)
+    return executor.share(memory), executor.share(common) | each
 
 
 def _split(e: Experiment, message):

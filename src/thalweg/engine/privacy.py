@@ -162,7 +162,7 @@ def plan(account: Account | None, budget: Budget | None, rounds: int, start: Any
     """What `rounds` and `budget` come to.
 
     Raises:
-        ValueError: a budget where nothing is private, that not even one round fits into, or for a run that goes on from another one.
+        ValueError: a budget where nothing is private, that no round fits into, or for a run that goes on from another one.
     """
     if budget is not None and not isinstance(budget, Budget):
         raise TypeError(f"solve: got {type(budget).__name__} as privacy, expected tw.privacy.Budget(epsilon, delta), or None")

@@ -97,6 +97,11 @@ def check_network(algorithm: PeerAlgorithm, network: Network) -> None:
     _check_mixing(name, rules, network)
     if "positive_definite" in algorithm.needs and facts.lambda_min is not None and facts.lambda_min <= 0:
         raise ValueError(f"{name} needs λ_min(W) > 0, got {facts.lambda_min:.4g}; use network.with_weights('lazy_metropolis')")
+    if "reliable" in algorithm.needs and network.failures.any:
+        raise ValueError(
+            f"{name} adds up what its neighbours send, got a network with {network.failures}, expected one on which every message "
+            "arrives: what is missed is never made up for; use tw.EdgeADMM(), which is exact under loss, without a lossy link"
+        )
     kind = type(network.schedule).__name__
     if "fixed" in algorithm.needs and kind != "Fixed":
         raise ValueError(f"{name} needs a network that does not change, got the schedule {network.schedule}")

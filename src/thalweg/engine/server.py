@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from .aggregation import first_aggregate
+from .aggregation import first_memories
 from .keys import Role
 from .loop import Program, Rules, Shared
 from .server_metrics import Gauge, LearningGauge, answer, own_answers
@@ -174,14 +174,14 @@ class Server(Federation, Program):
         return everyone if rules.keep_agents else jnp.sum(everyone, dtype=jnp.uint32)[None]
 
     def _pipelines(self, pieces, states, server) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """phase → (uplink state of every client, downlink state, what the aggregator remembers)."""
+        """phase → (uplink state of every client, downlink state, what aggregator and adversary remember)."""
         n, up, down, memory = jax.tree.leaves(pieces)[0].shape[0], {}, {}, {}
         for phase in self.algorithm.phases:
             received, _, sent = message_specs(self, pieces, states, server, phase)
             one = self.uplink.init(sent)
             up[phase] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), one)
             down[phase] = self.downlink.init(received)
-            memory[phase] = first_aggregate(self, sent)
+            memory[phase] = first_memories(self, sent)
         return up, down, memory
 
 

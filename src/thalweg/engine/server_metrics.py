@@ -47,6 +47,8 @@ class ServerSnapshot(eqx.Module):
         movement: ‖x_k − x_k'‖/(k − k'), k' the previous record; scale: 1 + ‖x‖; error: ‖x − x*‖, NaN without a reference.
         consensus_error: 0, there is one answer (√Σ w_i ‖x_i − x‖² of the clients' own answers where they have them).
     Per client `[n]`: `loss` = f_i(x), `own` = f_i(x_i) at its own answer (empty where it has none), `finite`.
+
+    With an adversary all of it is of the honest clients, f and w_i as if there were no others; liars' rows are NaN.
     """
 
     objective: Float[Array, ""]
@@ -150,9 +152,12 @@ def measure(executor, e, gradients, records, server, x, previous, k, rounds, ref
         gradient = executor.weighted("gradient", weights, outcome[1])
         square = executor.squares(outcome[1])
     value, own, distance, finite = executor.everyone((outcome[0], *outcome[2:]))
+    if e.honest is not None:
+        honest = e.honest if e.watched is None else e.honest[e.watched]
+        value, own, distance, finite = executor.network_role("unmask", _without_liars, honest, value, own, distance, finite)
 
     def network(weights, x, previous, reference, rounds, gradient, square, value, own, distance, finite, regularizer):
-        objective = jnp.sum(weights.astype(x.dtype) * value)
+        objective = jnp.sum(jnp.where(weights > 0, weights.astype(x.dtype) * value, 0))
         optimality = dissimilarity = jnp.asarray(jnp.nan, x.dtype)
         if gradients:
             dissimilarity = jnp.maximum(jnp.sum(weights.astype(x.dtype) * square) - jnp.sum(gradient**2), 0)
@@ -169,7 +174,9 @@ def measure(executor, e, gradients, records, server, x, previous, k, rounds, ref
             movement=jnp.sqrt(jnp.sum((x - previous) ** 2)) / rounds,
             scale=1 + jnp.sqrt(jnp.sum(x**2)),
             error=jnp.sqrt(jnp.sum((x - reference) ** 2)),
-            consensus_error=jnp.sqrt(jnp.sum(weights.astype(x.dtype) * distance[:, 0])) if personal else jnp.zeros((), x.dtype),
+            consensus_error=jnp.sqrt(jnp.nansum(weights.astype(x.dtype) * distance[:, 0]))
+            if personal
+            else jnp.zeros((), x.dtype),
             loss=value,
             own=own[:, 0] if personal else own.reshape(-1),
             disagreement=jnp.sqrt(distance[:, 0]) if personal else jnp.zeros(0, x.dtype),
@@ -182,6 +189,12 @@ def measure(executor, e, gradients, records, server, x, previous, k, rounds, ref
     return executor.network_role(
         "network", whole, regularizer, weights, x, previous, reference, rounds, gradient, square, value, own, distance, finite
     )
+
+
+def _without_liars(honest, value, own, distance, finite):
+    """NaN in place of what was measured at liars, who are never to blame for a number that is not finite."""
+    kept = lambda leaf: jnp.where(honest.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jnp.nan)
+    return kept(value), kept(own), kept(distance), finite | ~honest
 
 
 def evaluate(executor, e, evaluations, records, server) -> dict[str, Array]:
@@ -204,6 +217,9 @@ def evaluate(executor, e, evaluations, records, server) -> dict[str, Array]:
                 evaluation.pieces, executor.share(evaluation.counts), common=server,
             )  # fmt: skip
             found[name] = executor.everyone(values)
+            if e.honest is not None:
+                honest = e.honest if e.watched is None else e.honest[e.watched]
+                found[name] = jnp.where(honest, found[name], jnp.nan)
         else:
             shared, static = eqx.partition(e.algorithm, eqx.is_array)
 

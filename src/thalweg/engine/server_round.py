@@ -13,7 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.adversary import Adversary
 from thalweg.algorithm.server.base import ClientContext, ClientInfo, ServerAlgorithm, ServerContext
@@ -82,16 +82,29 @@ class Federation(eqx.Module):
         return Stream.SECRET if private else Stream.SCHEDULE
 
     def population(self, executor, records) -> tuple[Any, Any, Array, Array]:
-        """(pieces, records, ids, weights summing to one) of the clients that records of the run measure."""
+        """(pieces, records, ids, weights summing to one) of the clients that records of the run measure; liars weigh nothing."""
+        weights = self.registry.weights if self.honest is None else jnp.where(self.honest, self.registry.weights, 0)
         if self.watched is None:
-            return self.problem.pieces, records, self.ids, self.registry.weights
-        weights = self.registry.weights[self.watched]
+            weights = weights if self.honest is None else weights / jnp.sum(weights)
+            return self.problem.pieces, records, self.ids, weights
+        weights = weights[self.watched]
         own = executor.take(records, self.watched)
         return executor.pieces(self.problem, self.watched), own, self.ids[self.watched], weights / jnp.sum(weights)
 
+    @property
+    def honest(self) -> Bool[Array, " n"] | None:
+        """Who keeps to the algorithm; None where everybody does."""
+        return honest_of(self.adversary, self.ids.shape[0])
+
+
+def honest_of(adversary: Adversary | None, n: int) -> Bool[Array, " n"] | None:
+    """Who of n agents keeps to the algorithm; None where everybody does."""
+    return None if adversary is None else jnp.ones(n, bool).at[jnp.asarray(adversary.agents)].set(False)
+
 
 class Central(eqx.Module):
-    """What the server holds: its algorithm's state, the downlink pipeline's, the aggregator's, the cohort rule's memory."""
+    """What the server holds: its algorithm's state, the downlink pipeline's, the aggregator's (and the adversary's), the cohort
+    rule's memory."""
 
     state: Any
     downlink: Any

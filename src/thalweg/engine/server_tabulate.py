@@ -65,11 +65,13 @@ class ServerColumns:
         return scalars, agents
 
     def _summary(self, name: str, column: np.ndarray) -> Columns:
-        """Of one value per client `[count, n]`: weighted mean, worst client, mean of the worst tenth, spread."""
+        """Of one value per client `[count, n]`: weighted mean, worst client, mean of the worst tenth, spread; without liars."""
+        honest = ~np.isnan(column).all(0) if len(column) else np.ones(column.shape[1], bool)
+        column, weights = column[:, honest], self.weights[honest] / self.weights[honest].sum()
         ordered = np.sort(column, axis=1)
         tenth = max(1, column.shape[1] // 10)
         return {
-            name: (column * self.weights).sum(1),
+            name: (column * weights).sum(1),
             f"{name}_lowest": ordered[:, 0],
             f"{name}_lowest_tenth": ordered[:, :tenth].mean(1),
             f"{name}_highest": ordered[:, -1],

@@ -58,6 +58,15 @@ def chosen_engine(engine, deterministic: bool | None):
     return engine if deterministic is None else dataclasses.replace(engine, deterministic=deterministic)
 
 
+def protection(aggregate: Any, adversary: Any, n: int) -> dict[str, str]:
+    """What a run says of its aggregator, and of its adversary among `n` agents."""
+    said = {} if aggregate is None else {"aggregate": describe(aggregate)}
+    if adversary is not None:
+        liars = len(adversary.agents)
+        said["adversary"] = f"{describe(adversary)}; what is shown is of the {n - liars} of {n} who are honest"
+    return said
+
+
 def checked_ids(ids, n: int) -> np.ndarray:
     """The agents' ids, `[n]`: 0 … n−1 when None.
 

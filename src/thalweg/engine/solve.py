@@ -37,7 +37,7 @@ from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
 from .peers import Peers
 from .privacy import of_peers, plan
-from .refusals_message import check_mixer
+from .refusals_message import check_link, check_mixer, link_facts
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tabulate import Messages, Tabulator
@@ -97,9 +97,11 @@ def solve(
         uplink, downlink: of a server: the same, to the server and from it.
         aggregate: what stands in place of the weighted mean of messages (`tw.message.trimmed_mean(…)`, a secure sum, …);
             of peers, in place of the mixing with neighbours.
-        adversary: agents that send what they like (`tw.adversary`), to see what a method withstands.
-        privacy: what the run may cost its agents (`tw.privacy.Budget(epsilon, delta)`): it ends before that is exceeded, and the ledger
-            has ε at every record. What hides them is said by `aggregate`, a pipeline, or the local solver.
+        adversary: agents that send what they like (`tw.adversary`), to see what a method withstands. What is then reported, and
+            x of peers, is of the honest agents; `agents` has the liars' estimates too.
+        privacy: what the run may cost its agents (`tw.privacy.Budget(epsilon, delta)`): it ends before that is
+            exceeded, and the ledger has ε at every record. What hides them is said by `aggregate`, a pipeline,
+            or the local solver.
         fleet: of a server: its clients' devices (`tw.Fleet`), which give the run a simulated clock; None: all answer at once.
         evaluate: of a server: name → (metric, examples): the mean of `metric(x, example)` over one pool `[m, ...]` at the shared
             answer, or, with a list of one entry per client, of every client's own answer on its own examples.
@@ -153,12 +155,13 @@ def solve(
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     refusals.check_network(algorithm, network)
-    check_mixer(algorithm, problem.n, aggregate, adversary)
+    check_link(link, network)
+    check_mixer(algorithm, problem.n, aggregate, adversary, int(network.facts.min_degree))
     kind = kind_of(problem, algorithm)
     kind.check_stop(stop)
     asked, problem = problem, kind.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = kind.facts(algorithm, network)
+    facts = dataclasses.replace(kind.facts(algorithm, network), **link_facts(link, problem.x0))
     if facts.local_smoothness is not None:
         algorithm = localise(algorithm, facts.local_smoothness)
     algorithm = algorithm.resolve(facts)
@@ -171,8 +174,8 @@ def solve(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
         link=Identity() if link is None else link,
-        mixer=aggregate,
-        adversary=adversary,
+        mixer=None if aggregate is None else traced(aggregate, problem.dtype),
+        adversary=None if adversary is None else traced(adversary, problem.dtype),
         world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), dense),
         setting=make_setting(network, ids),
         key=jax.random.key_data(jax.random.key(seed)),
@@ -217,6 +220,7 @@ def solve(
     config = (
         _config(asked, fingerprint, algorithm, network, engine, seed, stop, spending.asked, facts) | labels | spending.config
     )
+    config |= setup.protection(aggregate, adversary, problem.n)
     outcome, reason, tracking = setup.execute(
         run, rounds, every=asked_every, checkpoint=checkpoint, resume=resume, identity=identity, tabulate=tabulate, said=said,
         names=names, config=config, stop=stop, progress=progress, trackers=trackers,

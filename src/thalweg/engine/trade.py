@@ -16,10 +16,10 @@ from thalweg.problem.regularizer import Zero
 from . import privacy, refusals_market, setup
 from . import refusals_server as refusals
 from .facts import of_market
-from .led import Asked, carried, conduct, lead
+from .led import Asked, carried, conduct, heard_at_once, lead
 from .market import MarketGauge
 from .market_tabulate import MarketColumns
-from .refusals_message import check_aggregator
+from .refusals_message import check_aggregator, check_downlink
 from .warm import WarmStart, warmed
 
 
@@ -27,9 +27,11 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
     """`solve` with a price-setter."""
     a = asked
     refusals.check_arguments(problem, algorithm, a.rounds, a.every, a.seed, a.stop, a.uplink, a.downlink, a.fleet, None)
-    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
     refusals_market.check_market(problem, algorithm)
     cohort = refusals.cohort_of(algorithm, problem.n)
+    check_downlink(a.downlink, cohort, a.fleet, a.engine)
+    slots = heard_at_once(a.engine, cohort, problem.n)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary, slots)
     engine = setup.chosen_engine(a.engine, a.deterministic)
     part = refusals_market.participation(cohort, a.fleet, engine, problem.n)
     algorithm = algorithm.resolve(dataclasses.replace(of_market(problem), participation=part))

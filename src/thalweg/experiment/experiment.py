@@ -24,8 +24,9 @@ from . import problems, records
 from .folder import RunFolder
 from .mistakes import Mistake, named, read, shown
 from .networks import NetworkTable
+from .pipelines import StageTable
 from .problems import ProblemTable
-from .signature import Table, arguments
+from .signature import Choice, Table, arguments
 
 RUNS = Path("runs")
 
@@ -103,8 +104,9 @@ class Experiment:
         name: of the file, without its ending.
         base: the folder that relative paths start from.
         source: the text of the file.
-        problem, network, algorithm, stop, settings, fleet: its tables; `settings` is `[run]`. Peers have a network, an algorithm
-            with a server may have a fleet.
+        problem, network, algorithm, stop, settings, fleet, aggregate, adversary: its tables; `settings` is `[run]`. Peers have a
+            network, an algorithm with a server may have a fleet.
+        pipelines: of "link", "uplink" and "downlink" those that the file has.
     """
 
     name: str
@@ -116,6 +118,9 @@ class Experiment:
     stop: Table | None
     settings: RunTable
     fleet: Table | None = None
+    pipelines: dict[str, StageTable] = dataclasses.field(default_factory=dict)
+    aggregate: Choice | None = None
+    adversary: Choice | None = None
 
     @property
     def content(self) -> dict[str, Any]:
@@ -125,9 +130,10 @@ class Experiment:
             "algorithm": {"name": self.algorithm.kind.__name__} | self.algorithm.table.given(),
             "run": self.settings.given(),
         }
-        for name, table in (("network", self.network), ("stop", self.stop), ("fleet", self.fleet)):
+        for name in ("network", "stop", "fleet", "aggregate", "adversary"):
+            table = getattr(self, name)
             content |= {} if table is None else {name: table.given()}
-        return content
+        return content | {name: pipeline.given() for name, pipeline in self.pipelines.items()}
 
     @property
     def hash(self) -> str:
@@ -177,6 +183,7 @@ class Experiment:
         around = (
             self._with_server(algorithm, stated.problem.n) if self.network is None else self._with_network(algorithm, stated)
         )
+        around |= {name: pipeline.build() for name, pipeline in self.pipelines.items()}
         central = self._reference(stated.problem)
         with folder.starting(self.name, self.base, self.source, self.content, self.hash):
             result = solve(
@@ -190,6 +197,7 @@ class Experiment:
                 deterministic=self.settings.deterministic,
                 reference=central,
                 **around,
+                **self._protection(),
                 checkpoint=folder.path,
                 resume=resume,
                 progress=progress,
@@ -209,6 +217,13 @@ class Experiment:
         """What `solve` is told about clients."""
         _checked("algorithm.cohort", refusals_server.cohort_of, algorithm, n)
         return {"fleet": None if self.fleet is None else _made("fleet", Fleet, self.fleet, n=n, base=self.base)}
+
+    def _protection(self) -> dict[str, Any]:
+        """What `solve` is told about aggregator and adversary."""
+        return {
+            name: None if table is None else _checked(name, table.build)
+            for name, table in (("aggregate", self.aggregate), ("adversary", self.adversary))
+        }
 
     def _reference(self, problem: Problem | Coupled) -> Reference | None:
         """The central solution: unless it is said otherwise, of all but coupled problems, whose results have a certificate."""

@@ -21,6 +21,11 @@ For example
 An algorithm with a server (thalweg.server) or a price-setter (thalweg.price) has no [network], and may have a [fleet]: the
 arguments of thalweg.Fleet. Price algorithms are for coupled problems: kind = "allocation", "bids" or "network_utility".
 
+What is done to messages is a stage of thalweg.message, or a list of stages: [link] between peers, [uplink] and [downlink] with a
+server; see `thalweg.experiment.pipelines`.
+Any may have an [aggregate], what stands in place of the mean of messages, and an [adversary], who lies, each with a kind:
+[aggregate] kind = "trimmed_mean", f = 0.2. `thalweg list aggregators`, `mixers` and `adversaries` name them.
+
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
 
@@ -28,18 +33,21 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from thalweg.adversary import Adversary
 from thalweg.engine import Stop
 from thalweg.fleet import Fleet
+from thalweg.message import Aggregator, Mixer
 
 from .coupled import CoupledTable
 from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
 from .folder import RunFolder
 from .mistakes import Mistake, missing, read, shown, unknown_key, unknown_name, wrong
 from .networks import NetworkTable
+from .pipelines import PIPELINES, StageTable
 from .problems import KINDS, ProblemTable
-from .signature import KNOWN, read_table
+from .signature import KNOWN, read_choice, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet")
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary", *PIPELINES)
 
 
 def load(path: str | Path) -> Experiment:
@@ -105,6 +113,11 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
         stop=read_table(Stop, tables["stop"], "stop") if "stop" in tables else None,
         settings=settings,
         fleet=_fleet(tables["fleet"]) if "fleet" in tables else None,
+        pipelines={name: StageTable.read(tables[name], name) for name in PIPELINES if name in tables},
+        aggregate=read_choice(Aggregator if algorithm.has_server else Mixer, tables["aggregate"], "aggregate")
+        if "aggregate" in tables
+        else None,
+        adversary=read_choice(Adversary, tables["adversary"], "adversary") if "adversary" in tables else None,
     )
 
 
@@ -131,6 +144,12 @@ def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, setti
     """Peers have a network; clients of a server have none, and may have a fleet."""
     name = algorithm.kind.__name__
     setter = "price-setter" if algorithm.sets_prices else "server"
+    for pipeline in PIPELINES:
+        if pipeline in tables and algorithm.has_server == (pipeline == "link"):
+            who, mend = (f"has a {setter}", "[uplink] and [downlink]") if algorithm.has_server else ("has no server", "[link]")
+            raise Mistake(
+                f"{pipeline}: got a table [{pipeline}], expected none: {name} {who}; what is done to messages is {mend}"
+            )
     if not algorithm.has_server:
         if "network" not in tables:
             raise missing("network", f"a table [network], in which {name} has its neighbours")

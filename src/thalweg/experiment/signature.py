@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from thalweg.algorithm.step import PerAgent
 from thalweg.network import Network
 
-from .mistakes import missing, read, unknown_name
+from .mistakes import missing, read, unknown_name, wrong
 
 
 class Table(BaseModel):
@@ -136,6 +136,32 @@ def arguments(target: Callable, table: Table, **known: Any) -> dict[str, Any]:
 def _make(maker: Callable, value: dict[str, Any], known: dict[str, Any]) -> Any:
     table = table_of(maker, KNOWN).model_validate({key: part for key, part in value.items() if key != "kind"})
     return maker(**arguments(maker, table, **known))
+
+
+class Choice(NamedTuple):
+    """A table `[name]` that says by its `kind` what makes a `hint`; `value` has its keys, `kind` among them."""
+
+    hint: type
+    value: dict[str, Any]
+
+    def given(self) -> dict[str, Any]:
+        """As it stands in the file, without what is left at its default."""
+        return self.value
+
+    def build(self, **known: Any) -> Any:
+        """What it describes."""
+        return _make(makers(self.hint)[self.value["kind"]], self.value, known)
+
+
+def read_choice(hint: type, table: Any, where: str) -> Choice:
+    """The table at `where` as what makes a `hint`.
+
+    Raises:
+        Mistake: the first mistake, with the path of its key.
+    """
+    if not isinstance(table, dict):
+        raise wrong(where, table, f"a table [{where}]")
+    return Choice(hint, _read_choice(kind_of(hint), table, where))
 
 
 # Optimisers of optax that a file may name; their learning rates are numbers there.

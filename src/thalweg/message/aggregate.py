@@ -55,6 +55,14 @@ class Aggregator(eqx.Module):
         """
 
     @abc.abstractmethod
+    def check(self, n: int) -> None:
+        """Refuse to stand where at most `n` clients send in a round.
+
+        Raises:
+            ValueError: so few (or many) are not what it is made for.
+        """
+
+    @abc.abstractmethod
     def init(self, d: int, dtype: Any) -> Any:
         """What it remembers before round 0."""
 
@@ -71,7 +79,7 @@ class Aggregator(eqx.Module):
 
         Args:
             weights: `[c]` what estimates the mean over the population as Σ_i weights_i messages_i; zero where nothing arrived.
-            arrived: `[c]` whose message arrived; rows of the others are arbitrary.
+            arrived: `[c]` whose message arrived; rows of the others are zero.
             key: of this round; from the secret stream.
         """
 
@@ -84,6 +92,14 @@ class Mixer(eqx.Module):
     """What a peer makes of its neighbours' messages in place of Σ_j w_ij m_j."""
 
     @abc.abstractmethod
+    def check(self, neighbours: int) -> None:
+        """Refuse to stand where an agent has as few neighbours.
+
+        Raises:
+            ValueError: so few are not what it is made for.
+        """
+
+    @abc.abstractmethod
     def mix(
         self,
         own: Float[Array, " d"],
@@ -92,4 +108,10 @@ class Mixer(eqx.Module):
         self_weight: Float[Array, ""],
         arrived: Bool[Array, " c"],
     ) -> Float[Array, " d"]:
-        """The combined message; the weight of what did not arrive is in `self_weight` already, and zero in `weights`."""
+        """The combined message.
+
+        Args:
+            own: `[d]` one's own message; values: `[c, d]` the neighbours', one's own where nothing arrived.
+            weights: `[c]` zero where nothing arrived; self_weight: with the weight of what did not arrive.
+            arrived: `[c]` whose message arrived.
+        """

@@ -35,6 +35,7 @@ class Flow:
         linear: sums may be taken on the wire, decode(Σ wire) = Σ decode(wire).
         fixed: what is sent is a function of the message alone, coordinate by coordinate: no choice of coordinates, no memory.
         memory: stages that carry what they left out into later messages.
+        packed: its floats are scales of packed numbers, or of another basis: nothing that could be compressed once more.
         replicated: receivers keep a copy of the sender's last message, and changes of it are sent.
     """
 
@@ -45,6 +46,7 @@ class Flow:
     linear: bool = True
     fixed: bool = True
     memory: bool = False
+    packed: bool = False
     replicated: bool = False
 
     def but(self, **changes) -> "Flow":

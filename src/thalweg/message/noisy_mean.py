@@ -4,7 +4,7 @@ Axes: `c` slots of the cohort, `d` numbers of a message, `b` bands.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,10 +26,10 @@ class Memory(NamedTuple):
 class NoisyMean(Aggregator):
     """Σ_i w_i m_i·min(1, C/‖m_i‖) + ν_k, where w_i are public and do not depend on who came.
 
-    ν_k = z·C·w·(C⁻¹ζ)_k with ζ standard normal and w the largest weight. Without `bands` the noise of every round is by itself. With
-    `bands` b it is correlated over rounds by the inverse of the lower triangular Toeplitz matrix of the coefficients
-    c_j = (2j choose j)/4ʲ, j < b, the truncated square root of the matrix of prefix sums, so that later noise takes back part of the
-    earlier and their sum, which is what a model accumulates, has less of it.
+    ν_k = z·C·w·(C⁻¹ζ)_k with ζ standard normal and w the largest weight. Without `bands` the noise of every round is by itself.
+    With `bands` b it is correlated over rounds by the inverse of the lower triangular Toeplitz matrix of the coefficients
+    c_j = (2j choose j)/4ʲ, j < b, the truncated square root of the matrix of prefix sums, so that later noise takes back part of
+    the earlier and their sum, which is what a model accumulates, has less of it.
 
     With a `quantile` γ the norm follows the γ-quantile of the messages' norms: C ← C·exp(−η(p̃ − γ)), p̃ the noisy part of them that
     is shorter than C. Its noise costs nothing extra: that of the mean is raised to z_Δ = (z⁻² − (2s)⁻²)^(−1/2), s = `count_noise`.
@@ -76,8 +76,8 @@ class NoisyMean(Aggregator):
             raise ValueError("noisy_mean: quantile and count_noise belong together; a twentieth of the cohort is a usual noise")
         if self.count_noise is not None and not self.count_noise > self.noise_multiplier / 2:
             raise ValueError(
-                f"noisy_mean(count_noise={self.count_noise!r}): expected more than half of noise_multiplier={self.noise_multiplier}, "
-                "or the count alone would cost all of the privacy"
+                f"noisy_mean(count_noise={self.count_noise!r}): expected more than half of noise_multiplier, "
+                f"{self.noise_multiplier}, or the count alone would cost all of the privacy"
             )
 
     @property
@@ -88,8 +88,8 @@ class NoisyMean(Aggregator):
     def after(self, flow):
         if flow.replicated:
             raise ValueError(
-                "noisy_mean: clients send changes of what they sent before (EF21), so that clipping one message does not bound what "
-                "a client changes; use error_feedback, or no memory"
+                "noisy_mean: clients send changes of what they sent before (EF21), so that clipping one message does not bound "
+                "what a client changes; use error_feedback, or no memory"
             )
         found = Mechanism("gaussian", self.noise_multiplier, self.clip)
         return flow.but(norm=None, norm_1=None, linear=False, noise=(*flow.noise, found))

@@ -8,6 +8,7 @@ the sender and advances when the message is sent; under a server it is kept, lik
 """
 
 import abc
+import math
 from typing import Any
 
 import equinox as eqx
@@ -44,9 +45,33 @@ class Stage(eqx.Module):
     def decode(self, wire: Any, spec: Any) -> Any:
         """The message, shaped like `spec`."""
 
+    def contraction(self, spec: Any) -> float | None:
+        """δ with E‖C(m) − m‖² ≤ (1 − δ)‖m‖² for every message shaped like `spec`; None where it is not known."""
+        return None
+
+    def variance(self, spec: Any) -> float | None:
+        """ω with E C(m) = m and E‖C(m) − m‖² ≤ ω‖m‖² for every message shaped like `spec`; None where it is not known."""
+        return None
+
+    @property
+    def projects(self) -> bool:
+        """Whether it sends some of the entries as they are, and the others not at all."""
+        return False
+
 
 class Identity(Stage):
     """The message itself."""
+
+    def contraction(self, spec):
+        return 1.0
+
+    def variance(self, spec):
+        return 0.0
+
+    @property
+    def projects(self) -> bool:
+        """All of them."""
+        return True
 
     def after(self, flow):
         return flow
@@ -101,36 +126,60 @@ class Chain(Stage):
 
     def after(self, flow):
         for stage in self.stages:
+            if flow.replicated:
+                raise ValueError(
+                    f"chain: got {type(stage).__name__} behind a stage whose receivers keep a replica, expected nothing: it would "
+                    "act on changes of the replica; put it inside, as in ef21(chain(top_k(0.01), quantise(8)))"
+                )
             flow = stage.after(flow)
         return flow
 
     def init(self, spec):
-        states = []
-        for stage in self.stages:
-            state = stage.init(spec)
-            spec = jax.eval_shape(lambda m, stage=stage, state=state: stage.encode(state, m, _some_key())[1], spec)
-            states.append(state)
-        return tuple(states)
+        return tuple(stage.init(like) for stage, like in zip(self.stages, self._specs(spec), strict=True))
 
     def encode(self, state, message, key):
-        states, wire, specs = [], message, []
+        states, wire, sent, specs = [], message, message, []
         for index, (stage, own) in enumerate(zip(self.stages, state, strict=True)):
             specs.append(wire)
-            own, wire, _ = stage.encode(own, wire, jax.random.fold_in(key, index))
+            own, wire, sent = stage.encode(own, wire, jax.random.fold_in(key, index))
             states.append(own)
-        sent = wire
-        for stage, spec in zip(reversed(self.stages), reversed(specs), strict=True):
-            sent = stage.decode(sent, spec)
-        return tuple(states), wire, sent
+        # The last stage knows what arrives of what it was given, be it by a replica.
+        return tuple(states), wire, self._decoded(sent, specs[:-1])
 
     def decode(self, wire, spec):
+        specs = self._specs(spec)
+        return self._decoded(self.stages[-1].decode(wire, specs[-1]), specs[:-1])
+
+    def contraction(self, spec):
+        """The product of those of the stages, where all but the last send entries as they are."""
+        if not all(stage.projects for stage in self.stages[:-1]):
+            return None
+        found = [stage.contraction(like) for stage, like in zip(self.stages, self._specs(spec), strict=True)]
+        return None if None in found else math.prod(found)
+
+    def variance(self, spec):
+        """Π(1 + ω) − 1."""
+        found = [stage.variance(like) for stage, like in zip(self.stages, self._specs(spec), strict=True)]
+        return None if None in found else math.prod(1 + omega for omega in found) - 1
+
+    @property
+    def projects(self) -> bool:
+        """Where all its stages do."""
+        return all(stage.projects for stage in self.stages)
+
+    def _decoded(self, message, specs):
+        """What comes of the last stage's message, through those before it."""
+        for stage, spec in zip(reversed(self.stages[:-1]), reversed(specs), strict=True):
+            message = stage.decode(message, spec)
+        return message
+
+    def _specs(self, spec) -> list[Any]:
+        """The shapes that each stage sees."""
         specs = [spec]
         for stage in self.stages[:-1]:
             encode = lambda m, stage=stage: stage.encode(stage.init(m), m, _some_key())[1]
             specs.append(jax.eval_shape(encode, specs[-1]))
-        for stage, like in zip(reversed(self.stages), reversed(specs), strict=True):
-            wire = stage.decode(wire, like)
-        return wire
+        return specs
 
 
 def identity() -> Identity:

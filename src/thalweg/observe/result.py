@@ -109,6 +109,7 @@ class Result:
             )
         lines.append(("algorithm", describe(self.algorithm)))
         lines.append(("network", str(self.config.get("network", ""))))
+        lines += [(name, self.config[name]) for name in ("aggregate", "adversary") if name in self.config]
         speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")
         seconds, compiling = self.ledger.seconds, self.ledger.compile_seconds
         lines.append(("time", f"{seconds:.2f} s ({speed:,.0f} rounds/s), compiled in {compiling:.1f} s"))

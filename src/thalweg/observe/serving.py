@@ -44,10 +44,11 @@ def extremes(result: "Result") -> list[tuple[str, str]]:
     for name, label in (("loss", f"{local} of {_one(result)}"), ("own_loss", "loss with its own answer")):
         if name in result.history.agents:
             values = np.asarray(result.history.agents[name][-1], float)
-            if values.size and np.isfinite(values).all():
-                tenth = np.sort(values)[-max(1, len(values) // 10) :].mean()
-                worst = int(values.argmax())
-                text = f"worst {values[worst]:.4g} ({result.names[worst]}), worst tenth {tenth:.4g}, spread {values.std():.3g}"
+            known = values[~np.isnan(values)]  # liars have none
+            if known.size and np.isfinite(known).all():
+                tenth = np.sort(known)[-max(1, len(known) // 10) :].mean()
+                worst = int(np.nanargmax(values))
+                text = f"worst {values[worst]:.4g} ({result.names[worst]}), worst tenth {tenth:.4g}, spread {known.std():.3g}"
                 lines.append((label, text))
     for name in evaluated(result):
         last = {key: result.history.scalars.get(f"{name}_{key}", (np.nan,))[-1] for key in ENDS}
@@ -56,7 +57,7 @@ def extremes(result: "Result") -> list[tuple[str, str]]:
         who = {"lowest": "", "highest": ""}
         if name in result.history.agents:
             values = np.asarray(result.history.agents[name][-1], float)
-            who = {"lowest": f" ({result.names[values.argmin()]})", "highest": f" ({result.names[values.argmax()]})"}
+            who = {"lowest": f" ({result.names[np.nanargmin(values)]})", "highest": f" ({result.names[np.nanargmax(values)]})"}
         low, high = (f"{end} {last[end]:.4g}{who[end]}, {end} tenth {last[f'{end}_tenth']:.4g}" for end in who)
         lines.append((f"{name} of {_one(result)}", f"{low}; {high}; spread {last['spread']:.3g}"))
     return lines

@@ -25,7 +25,7 @@ class Account:
         sees: who may see what is not yet private ("the server", "nobody but the agent itself").
         kind: law of the noise.
         noise_multiplier: its scale in units of what one unit can change.
-        sampling_rate: with which probability a unit takes part in a draw, by a coin of its own (Poisson); None where it always does.
+        sampling_rate: with which probability a unit takes part in a draw, by a coin of its own (Poisson); None: it always does.
         draws: noisy answers in a round, each with a draw of its own.
         overflow: probability in one draw that a static maximum cut the draw short, added to δ.
         cycle: rounds in which a unit takes part once, in blocks that go round; 1 where it may take part in every round.

@@ -27,11 +27,12 @@ class Audit:
 def audit(members: Any, others: Any, delta: float, confidence: float = 0.95) -> Audit:
     """A lower bound of ε from an attack's scores, `[a]` of inputs that were in and `[b]` of inputs that were not.
 
-    (ε, δ)-privacy implies TPR ≤ e^ε FPR + δ for every test. The threshold is chosen on the first half of the scores; on the second
-    Clopper and Pearson's intervals bound both rates, and ε ≥ log((TPR − δ)/FPR), also for the complement. Scores must be independent.
+    (ε, δ)-privacy implies TPR ≤ e^ε FPR + δ for every test. The threshold is chosen on the first half of the scores; on the
+    second Clopper and Pearson's intervals bound both rates, and ε ≥ log((TPR − δ)/FPR), also for the complement. Scores must be
+    independent.
 
-    Matthew Jagielski, Jonathan Ullman, Alina Oprea, *Auditing differentially private machine learning: how private is private SGD?*,
-    NeurIPS 2020.
+    Matthew Jagielski, Jonathan Ullman, Alina Oprea, *Auditing differentially private machine learning: how private is private
+    SGD?*, NeurIPS 2020.
 
     Raises:
         ValueError: fewer than 20 scores on a side, or numbers out of range.

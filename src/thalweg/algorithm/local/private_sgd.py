@@ -88,7 +88,7 @@ class PrivateSGD(LocalSolver):
             lengths = jnp.sqrt(jax.vmap(square)(each))
             factor = jnp.minimum(1, self.clip / jnp.where(lengths > 0, lengths, 1))
             factor = jnp.where(real & jnp.isfinite(lengths), factor, 0)
-            total = jax.tree.map(lambda leaf: jnp.tensordot(factor.astype(leaf.dtype), _zeroed(factor, leaf), 1), each)
+            total = jax.tree.map(lambda leaf: _weighted(factor, leaf), each)
             leaves, structure = jax.tree.flatten(total)
             size = self.sampling_rate * jnp.asarray(local.examples, dtype)
             noisy = [
@@ -117,5 +117,7 @@ def _one(local, y, j):
     return jax.value_and_grad(local.one)(y, example)
 
 
-def _zeroed(factor, leaf):
-    return jnp.where(factor.reshape(-1, *(1,) * (leaf.ndim - 1)) > 0, leaf, 0)
+def _weighted(factor, leaf):
+    """Σ_j factor_j leaf_j; entries without weight do not count, whatever they hold."""
+    each = factor.astype(leaf.dtype).reshape(-1, *(1,) * (leaf.ndim - 1))
+    return jnp.sum(jnp.where(each > 0, each * leaf, 0), axis=0)

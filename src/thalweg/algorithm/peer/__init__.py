@@ -3,7 +3,10 @@
 from .accelerated_averaging import AcceleratedAveraging
 from .aug_dgm import AugDGM
 from .averaging import Averaging
+from .beer import BEER
 from .chebyshev_averaging import ChebyshevAveraging
+from .choco_gossip import ChocoGossip
+from .choco_sgd import ChocoSGD
 from .decentralized_admm import DecentralizedADMM
 from .dgd import DGD
 from .diffusion import Diffusion
@@ -15,6 +18,7 @@ from .extremum import MaxConsensus, MinConsensus
 from .gradient_tracking import GradientTracking
 from .gt_saga import GTSAGA
 from .kgt import KGT
+from .lead import LEAD
 from .nids import NIDS
 from .opapc import OPAPC
 from .pg_extra import PGEXTRA
@@ -24,10 +28,12 @@ from .push_pull import PushPull
 from .push_sum import PushSum
 
 __all__ = [
+    "BEER",
     "DGD",
     "EXTRA",
     "GTSAGA",
     "KGT",
+    "LEAD",
     "NIDS",
     "OPAPC",
     "PGEXTRA",
@@ -35,6 +41,8 @@ __all__ = [
     "AugDGM",
     "Averaging",
     "ChebyshevAveraging",
+    "ChocoGossip",
+    "ChocoSGD",
     "DecentralizedADMM",
     "Diffusion",
     "DynamicAverage",
