@@ -43,7 +43,9 @@ class Aggregator(eqx.Module):
         """
 
     def accept(self, arrived: Bool[Array, " c"], drawn: Bool[Array, " c"]) -> Bool[Array, " c"]:
-        """Whose message counts, of those that arrived: a protocol that aborts has nobody's. Asked of what is `sealed`."""
+        """Whose message counts, of those that arrived: a protocol that aborts has nobody's. Asked of what is `sealed`,
+        before `combine`.
+        """
         return arrived
 
     @abc.abstractmethod

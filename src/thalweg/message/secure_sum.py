@@ -127,8 +127,8 @@ class SecureSum(Aggregator):
             if starved > LOST_ROUNDS:
                 raise ValueError(
                     f"secure_sum: got degree={self.degree} for a cohort of {slots} of which {away} may drop out: the sum cannot "
-                    f"be had with probability {starved:.2g}, expected at most {LOST_ROUNDS:g}; use a larger "
-                    "degree, or fewer dropouts"
+                    f"be had with probability {starved:.2g}, expected at most {LOST_ROUNDS:g}; use a larger degree, "
+                    "or fewer dropouts"
                 )
         if self.clip is not None:
             if normalise:
@@ -142,6 +142,9 @@ class SecureSum(Aggregator):
         if self.clip is not None:
             check_shares(noise * ring.levels, slots - away)
         return dataclasses.replace(self, ring=ring, normalise=normalise)
+
+    def check(self, n):
+        self.resolve(n, False)
 
     def error_bound(self, clients: int, dtype=np.float64) -> float:
         """Most that an entry of Σ_i a_i m_i can be off where nothing is clipped and no noise added, for a cohort of so many slots.
@@ -164,7 +167,7 @@ class SecureSum(Aggregator):
     def combine(self, state, messages, weights, arrived, key):
         ring, d = self._ring(messages.shape[0]), messages.shape[1]
         drawn = (weights > 0) | arrived
-        arrived, needed = self.accept(arrived, drawn), self.threshold(jnp.sum(drawn))
+        needed = self.threshold(jnp.sum(drawn))
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(messages.shape[0]))
         elements = jax.vmap(lambda m, a, k: self._client(ring, m, a, k, needed))(messages, weights, keys)
         total = ring.leave(self._summed(ring, elements, arrived, drawn))
