@@ -143,9 +143,6 @@ class SecureSum(Aggregator):
             check_shares(noise * ring.levels, slots - away)
         return dataclasses.replace(self, ring=ring, normalise=normalise)
 
-    def check(self, n):
-        self.resolve(n, False)
-
     def error_bound(self, clients: int, dtype=np.float64) -> float:
         """Most that an entry of Σ_i a_i m_i can be off where nothing is clipped and no noise added, for a cohort of so many slots.
 
