@@ -73,10 +73,15 @@ def main() -> None:
     found = {}
     for name, make in rules(library(), f, asked.n).items():
         few = np.ascontiguousarray(x[:, :TRIED])
-        trials = {}
+        trials, errors = {}, []
         for backend, turn in backends.items():
-            with contextlib.suppress(Exception):
+            try:
                 trials[backend] = seconds(make, turn(few), 2)[0]
+            except Exception as error:
+                errors.append(f"{backend}: {error}")
+        if not trials:
+            found[name] = {"error": "; ".join(errors)}
+            continue
         chosen = min(trials, key=trials.get)
         spent, result = seconds(make, backends[chosen](x), matrices.REPEATS)
         found[name] = {"seconds": spent, "backend": chosen, "sample": matrices.sample(result)}
