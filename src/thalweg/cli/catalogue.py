@@ -42,7 +42,9 @@ def _resolve(file: Path, name: str) -> Definition | None:
     if name in (here := _definitions(file)):
         return here[name]
     source, original = _imports(file).get(name, (None, name))
-    return _resolve(source, original) if source is not None and source.is_file() else None
+    if source is None or not source.is_file() or (source, original) == (file, name):  # the last: a module
+        return None
+    return _resolve(source, original)
 
 
 def _assigned(file: Path, name: str) -> ast.expr:

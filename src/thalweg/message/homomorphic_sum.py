@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from thalweg._extras import require
 
@@ -36,7 +37,7 @@ class HomomorphicSum(Aggregator):
     2017.
     """
 
-    range: float
+    range: float | Float[Array, ""]
     protocol: bool = eqx.field(static=True, default=False)
     clients: int | None = eqx.field(static=True, default=None)
     normalise: bool = eqx.field(static=True, default=False)

@@ -28,7 +28,7 @@ class Ring(eqx.Module):
     bits: int = eqx.field(static=True)
     clients: int = eqx.field(static=True)
     levels: int = eqx.field(static=True)
-    range: Float[Array, ""] | float
+    range: float | Float[Array, ""]
 
     @property
     def step(self):

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from thalweg._extras import require
 
@@ -20,6 +21,9 @@ from .noise_shares import check_shares, discrete_gaussian
 from .ring import Ring, fitted
 from .secure import Setup, sent_bytes, simulate
 from .secure.graph import failure
+
+# Traced once a run is set up.
+Real = float | Float[Array, ""]
 
 # Norms are computed in floating point.
 ROUNDING = 1e-5
@@ -74,12 +78,12 @@ class SecureSum(Aggregator):
     A message with a number that is not one makes the sum NaN, as without secrecy; a real client would not send it.
     """
 
-    range: float
+    range: Real
     bits: int | None = eqx.field(static=True, default=None)
-    step: float | None = None
+    step: Real | None = None
     dropouts: int | None = eqx.field(static=True, default=None)
-    noise_multiplier: float | None = None
-    clip: float | None = None
+    noise_multiplier: Real | None = None
+    clip: Real | None = None
     degree: int | None = eqx.field(static=True, default=None)
     protocol: bool = eqx.field(static=True, default=False)
     ring: Ring | None = None
