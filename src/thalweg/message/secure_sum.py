@@ -72,8 +72,8 @@ class SecureSum(Aggregator):
     message counts.
 
     range → `range`, s → `range`/levels (at most `step`), bits → `bits`, z → `noise_multiplier`, clip → `clip`, t → `dropouts`. The
-    other fields: `protocol` runs the cryptography too; `degree` is the number of neighbours with whom a client masks; `ring` and
-    `normalise` are known once the cohort is (`resolve`).
+    other fields: `protocol` runs the cryptography too; `degree` is the number of neighbours with whom a client masks; `ring`,
+    `normalise` and `room`, the most numbers of a message with noise, are known once the cohort is (`resolve`).
 
     A message with a number that is not one makes the sum NaN, as without secrecy; a real client would not send it.
     """
@@ -88,6 +88,7 @@ class SecureSum(Aggregator):
     protocol: bool = eqx.field(static=True, default=False)
     ring: Ring | None = None
     normalise: bool = eqx.field(static=True, default=False)
+    room: int | None = eqx.field(static=True, default=None)
 
     individual: ClassVar[bool] = False
     unweighted: ClassVar[bool] = False
@@ -143,9 +144,11 @@ class SecureSum(Aggregator):
             noise = float(self.noise_multiplier * self.clip / self.range)
         step = None if self.step is None else float(self.step)
         ring = fitted(slots, self.bits, float(self.range), step, noise * SURPLUS)
+        room = None
         if self.clip is not None:
             check_shares(noise * ring.levels, slots - away)
-        return dataclasses.replace(self, ring=ring, normalise=normalise)
+            room = math.ceil((float(self.clip) / float(ring.step)) ** 2) - 1
+        return dataclasses.replace(self, ring=ring, normalise=normalise, room=room)
 
     def check(self, n):
         self.resolve(n, False)
@@ -164,8 +167,11 @@ class SecureSum(Aggregator):
         return arrived & (jnp.sum(arrived) >= needed) & (2 * needed > count) & (count > 1)
 
     def init(self, d, dtype):
-        if self.clip is not None and self.ring is not None:
-            self._radius(self.ring, d)
+        if self.room is not None and d > self.room:
+            raise ValueError(
+                f"secure_sum: got messages of {d} numbers, expected at most {self.room}: rounding may add a step to each of them, and "
+                "the norm of these must stay below clip; use bits=32, a finer step, or fewer clients"
+            )
         return ()
 
     def combine(self, state, messages, weights, arrived, key):
@@ -225,13 +231,7 @@ class SecureSum(Aggregator):
 
     def _radius(self, ring, d: int):
         """What messages are clipped to, so that their rounded norm is at most `clip`: rounding may add s to every entry."""
-        longer = ring.step * math.sqrt(d)
-        if not isinstance(longer, jax.core.Tracer) and longer >= self.clip:
-            raise ValueError(
-                f"secure_sum: got clip={float(self.clip):g} and steps of {float(ring.step):g} for {d} numbers, whose rounding may "
-                f"add {float(longer):g} to a norm, expected less than clip; use bits=32, a finer step, or fewer clients"
-            )
-        return (self.clip - longer) * (1 - ROUNDING)
+        return (self.clip - ring.step * math.sqrt(d)) * (1 - ROUNDING)
 
 
 def secure_sum(
