@@ -173,7 +173,8 @@ def test_what_a_server_reports_is_of_the_honest():
 
 
 def bits(result):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((result.x, result.records, dict(result.history.scalars)))]
+    """Of what runs compute; measures at one shared point are products of matrices, which engines may round as they like."""
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((result.x, result.records))]
 
 
 @pytest.mark.parametrize(

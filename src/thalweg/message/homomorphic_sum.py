@@ -59,9 +59,6 @@ class HomomorphicSum(Aggregator):
         self.error_bound(slots)
         return dataclasses.replace(self, clients=slots, normalise=normalise)
 
-    def check(self, n):
-        self.error_bound(n)
-
     def error_bound(self, clients: int, dtype=np.float64) -> float:
         """Most that an entry of Σ_i a_i m_i is off where nothing is clipped, but for a probability below 2⁻⁴⁰."""
         largest = float(self.range) * MARGIN

@@ -150,9 +150,6 @@ class SecureSum(Aggregator):
             room = math.ceil((float(self.clip) / float(ring.step)) ** 2) - 1
         return dataclasses.replace(self, ring=ring, normalise=normalise, room=room)
 
-    def check(self, n):
-        self.resolve(n, False)
-
     def error_bound(self, clients: int, dtype=np.float64) -> float:
         """Most that an entry of Σ_i a_i m_i can be off where nothing is clipped and no noise added, for a cohort of so many slots.
 

@@ -70,6 +70,8 @@ def _stretch(products, share, tolerance):
     centred = products - there[:, None] - there[None] + share @ there
     roots = jnp.sqrt(share)
     matrix = roots[:, None] * centred * roots[None]
+    size = jnp.maximum(jnp.max(jnp.diagonal(matrix)), jnp.finfo(dtype).tiny)  # squares of its entries may overflow
+    matrix = matrix / size
     unit = lambda u: u / jnp.maximum(jnp.sqrt(u @ u), jnp.finfo(dtype).tiny)
 
     def step(carry):
@@ -83,6 +85,7 @@ def _stretch(products, share, tolerance):
     u, value, _, _ = jax.lax.while_loop(
         going, step, (start, jnp.zeros((), dtype), jnp.asarray(0, jnp.int32), jnp.asarray(False))
     )
+    value = value * size
     return value, centred @ (roots * u) / jnp.maximum(jnp.sqrt(value), jnp.finfo(dtype).tiny)
 
 

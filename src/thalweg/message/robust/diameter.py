@@ -1,5 +1,6 @@
 """Minimum diameter averaging: of all ways to leave out f messages the one whose rest lies closest together."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -47,18 +48,18 @@ class MinimumDiameter(Rule):
 def closest(between: Float[Array, "c c"], arrived: Bool[Array, " c"], count: Int[Array, ""]) -> Bool[Array, " c"]:
     """The set of `count` messages that has the least diameter, the first of equal ones."""
     c = len(arrived)
-    # Sets are numbers, bit by bit; those of the first b messages are known, and each is joined by message b.
-    diameters, absent, sizes = jnp.zeros(1, between.dtype), jnp.zeros(1, bool), jnp.zeros(1, jnp.int32)
-    for b in range(c):
-        reach = jnp.zeros(1, between.dtype)  # the largest distance from b of each of these sets
-        for a in range(b):
-            reach = jnp.concatenate([reach, jnp.maximum(reach, between[a, b])])
-        diameters = jnp.concatenate([diameters, jnp.maximum(diameters, reach)])
-        absent = jnp.concatenate([absent, absent | ~arrived[b]])
-        sizes = jnp.concatenate([sizes, sizes + 1])
-    best = jnp.argmin(jnp.where(absent | (sizes != count), jnp.inf, diameters))
-    allowed = arrived & (count > 0)
-    return allowed & ((best >> jnp.arange(c)) & 1).astype(bool)
+    members = ((jnp.arange(2**c, dtype=jnp.int32)[:, None] >> jnp.arange(c, dtype=jnp.int32)[None]) & 1).astype(
+        bool
+    )  # of all sets
+
+    def reach(b, diameters):
+        """With the largest distance from message b in the sets that have it."""
+        farthest = jnp.max(jnp.where(members, between[b][None], 0), axis=1)
+        return jnp.maximum(diameters, jnp.where(members[:, b], farthest, 0))
+
+    diameters = jax.lax.fori_loop(0, c, reach, jnp.zeros(2**c, between.dtype))
+    wrong = jnp.any(members & ~arrived[None], axis=1) | (jnp.sum(members, axis=1) != count)
+    return members[jnp.argmin(jnp.where(wrong, jnp.inf, diameters))]
 
 
 def minimum_diameter(f: int | float) -> MinimumDiameter:

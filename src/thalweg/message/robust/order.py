@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 # Beyond as many rows a network takes seconds to compile.
-NETWORK = 128
+NETWORK = 32
 # Rows that one compiled sum takes together, and columns that are bisected at a time.
 ROWS, COLUMNS = 16, 256
 
