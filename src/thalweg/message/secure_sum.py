@@ -82,8 +82,8 @@ class SecureSum(Aggregator):
     bits: int | None = eqx.field(static=True, default=None)
     step: Real | None = None
     dropouts: int | None = eqx.field(static=True, default=None)
-    noise_multiplier: Real | None = None
-    clip: Real | None = None
+    noise_multiplier: float | None = eqx.field(static=True, default=None)
+    clip: float | None = eqx.field(static=True, default=None)
     degree: int | None = eqx.field(static=True, default=None)
     protocol: bool = eqx.field(static=True, default=False)
     ring: Ring | None = None
@@ -111,7 +111,7 @@ class SecureSum(Aggregator):
         """Refuses what is not a fixed, linear function of the message, coordinate by coordinate."""
         check_summable("secure_sum", flow)
         inside = self.clip is None and flow.norm is not None and flow.norm <= self.range
-        added = () if self.clip is None else (Mechanism("discrete_gaussian", float(self.noise_multiplier), float(self.clip)),)
+        added = () if self.clip is None else (Mechanism("discrete_gaussian", self.noise_multiplier, self.clip),)
         return flow.but(norm=None, norm_1=None, noise=flow.noise + added, unbiased=flow.unbiased and inside)
 
     def threshold(self, drawn):
