@@ -72,8 +72,8 @@ class SecureSum(Aggregator):
     message counts.
 
     range → `range`, s → `range`/levels (at most `step`), bits → `bits`, z → `noise_multiplier`, clip → `clip`, t → `dropouts`. The
-    other fields: `protocol` runs the cryptography too; `degree` is the number of neighbours with whom a client masks; `ring` and
-    `normalise` are known once the cohort is (`resolve`).
+    other fields: `protocol` runs the cryptography too; `degree` is the number of neighbours with whom a client masks; `ring`,
+    `normalise` and `room`, the most numbers of a message with noise, are known once the cohort is (`resolve`).
 
     A message with a number that is not one makes the sum NaN, as without secrecy; a real client would not send it.
     """
@@ -82,12 +82,13 @@ class SecureSum(Aggregator):
     bits: int | None = eqx.field(static=True, default=None)
     step: Real | None = None
     dropouts: int | None = eqx.field(static=True, default=None)
-    noise_multiplier: Real | None = None
-    clip: Real | None = None
+    noise_multiplier: float | None = eqx.field(static=True, default=None)
+    clip: float | None = eqx.field(static=True, default=None)
     degree: int | None = eqx.field(static=True, default=None)
     protocol: bool = eqx.field(static=True, default=False)
     ring: Ring | None = None
     normalise: bool = eqx.field(static=True, default=False)
+    room: int | None = eqx.field(static=True, default=None)
 
     individual: ClassVar[bool] = False
     unweighted: ClassVar[bool] = False
@@ -110,7 +111,7 @@ class SecureSum(Aggregator):
         """Refuses what is not a fixed, linear function of the message, coordinate by coordinate."""
         check_summable("secure_sum", flow)
         inside = self.clip is None and flow.norm is not None and flow.norm <= self.range
-        added = () if self.clip is None else (Mechanism("discrete_gaussian", float(self.noise_multiplier), float(self.clip)),)
+        added = () if self.clip is None else (Mechanism("discrete_gaussian", self.noise_multiplier, self.clip),)
         return flow.but(norm=None, norm_1=None, noise=flow.noise + added, unbiased=flow.unbiased and inside)
 
     def threshold(self, drawn):
@@ -143,9 +144,11 @@ class SecureSum(Aggregator):
             noise = float(self.noise_multiplier * self.clip / self.range)
         step = None if self.step is None else float(self.step)
         ring = fitted(slots, self.bits, float(self.range), step, noise * SURPLUS)
+        room = None
         if self.clip is not None:
             check_shares(noise * ring.levels, slots - away)
-        return dataclasses.replace(self, ring=ring, normalise=normalise)
+            room = math.ceil((float(self.clip) / float(ring.step)) ** 2) - 1
+        return dataclasses.replace(self, ring=ring, normalise=normalise, room=room)
 
     def error_bound(self, clients: int, dtype=np.float64) -> float:
         """Most that an entry of Σ_i a_i m_i can be off where nothing is clipped and no noise added, for a cohort of so many slots.
@@ -161,8 +164,11 @@ class SecureSum(Aggregator):
         return arrived & (jnp.sum(arrived) >= needed) & (2 * needed > count) & (count > 1)
 
     def init(self, d, dtype):
-        if self.clip is not None and self.ring is not None:
-            self._radius(self.ring, d)
+        if self.room is not None and d > self.room:
+            raise ValueError(
+                f"secure_sum: got messages of {d} numbers, expected at most {self.room}: rounding may add a step to each of them, and "
+                "the norm of these must stay below clip; use bits=32, a finer step, or fewer clients"
+            )
         return ()
 
     def combine(self, state, messages, weights, arrived, key):
@@ -222,13 +228,7 @@ class SecureSum(Aggregator):
 
     def _radius(self, ring, d: int):
         """What messages are clipped to, so that their rounded norm is at most `clip`: rounding may add s to every entry."""
-        longer = ring.step * math.sqrt(d)
-        if not isinstance(longer, jax.core.Tracer) and longer >= self.clip:
-            raise ValueError(
-                f"secure_sum: got clip={float(self.clip):g} and steps of {float(ring.step):g} for {d} numbers, whose rounding may "
-                f"add {float(longer):g} to a norm, expected less than clip; use bits=32, a finer step, or fewer clients"
-            )
-        return (self.clip - longer) * (1 - ROUNDING)
+        return (self.clip - ring.step * math.sqrt(d)) * (1 - ROUNDING)
 
 
 def secure_sum(
