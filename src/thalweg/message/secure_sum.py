@@ -166,8 +166,8 @@ class SecureSum(Aggregator):
     def init(self, d, dtype):
         if self.room is not None and d > self.room:
             raise ValueError(
-                f"secure_sum: got messages of {d} numbers, expected at most {self.room}: rounding may add a step to each of them, and "
-                "the norm of these must stay below clip; use bits=32, a finer step, or fewer clients"
+                f"secure_sum: got messages of {d} numbers, expected at most {self.room}: rounding may add a step to each of them, "
+                "and the norm of these must stay below clip; use bits=32, a finer step, or fewer clients"
             )
         return ()
 
