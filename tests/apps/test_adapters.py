@@ -78,6 +78,7 @@ def test_tensors_are_read_from_their_file(tmp_path):
         np.testing.assert_array_equal(found[name], array)
 
 
+@pytest.mark.slow
 def test_adapters_of_a_small_encoder_are_trained_and_merge():
     lines = ["to be", "or not", "to be or", "question to", "not being", "be question", "or or", "to not be"]
     (first, second), label = pairs(lines, VOCABULARY, 6, seed=0)

@@ -28,6 +28,7 @@ def example(request):
     return *make(), horizon, options
 
 
+@pytest.mark.slow
 def test_in_closed_loop_it_is_the_central_controller(example):
     plant, x, horizon, options = example
     ours = mpc.closed_loop(mpc.Controller(plant, horizon, rounds=400, tolerance=1e-7, **options), x, 8)
@@ -95,6 +96,7 @@ def test_pivoting_meets_the_conditions_of_karush_kuhn_and_tucker():
         assert (z != 0).mean() > 0.1
 
 
+@pytest.mark.slow
 def test_the_interior_point_gives_the_same_plan(example):
     plant, x, horizon, options = example
     pytest.importorskip("qpax")
@@ -163,6 +165,7 @@ def bending():
     return mpc.Plant(subsystems, budget=0.25, bend=drag, parameters=np.array([0.3, 0.2, 0.1])), x
 
 
+@pytest.mark.slow
 def test_sweeps_end_at_a_stationary_point_of_the_nonlinear_problem():
     plant, x = bending()
     H = 4

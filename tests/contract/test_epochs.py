@@ -9,17 +9,17 @@ import pytest
 
 import exports
 import thalweg as tw
+from programs import quick
 
 OLD, NEW = np.arange(6), np.array([9, 5, 0, 3, 2])
 D = 2
 EXACT = [name for name in exports.NAMES if exports.kind(name).claims.exact]
 WHEEL = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [1, 4]])
 ARCS = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 0], [0, 3], [2, 0], [1, 4], [3, 1]])
-QUICK = {"EdgeADMM", "PushDIGing"}
-
 RING = tw.network.ring(5)
 
 every_exact = pytest.mark.parametrize("name", EXACT)
+core_exact = quick(EXACT, "GradientTracking", "EdgeADMM", "PushDIGing", "BEER")
 
 
 def data(ids):
@@ -62,7 +62,7 @@ def epochs(name, rounds, failing=False, **options):
     return first, solve(NEW, rounds, start=first)
 
 
-@every_exact
+@core_exact
 def test_the_limit_is_that_of_the_new_problem(name):
     _, second = epochs(name, 600)
     np.testing.assert_allclose(second.agents, np.tile(optimum(name, NEW), (5, 1)), atol=1e-8)
@@ -104,7 +104,7 @@ def test_conserved_quantities_are_rebuilt():
         assert state("EdgeADMM").z.shape == (5, 4, D)
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in exports.NAMES])
+@quick(exports.NAMES, "PushDIGing")
 def test_engines_agree(name):
     """To the bit, records and all; the two devices have two of the four agents that stay of six."""
     first, stay = epochs(name, 0)[0], OLD[1:5]

@@ -14,12 +14,15 @@ import pytest
 import exports
 import thalweg as tw
 from exports import NAMES, N
-from programs import no_compilation, once
+from programs import no_compilation, once, quick
 
 ROUNDS = 12
 ORDER = np.array([3, 5, 0, 4, 1, 2])
 
 every_export = pytest.mark.parametrize("name", NAMES)
+# One of each kind of message and memory; what needs runs of its own of all the others is slow.
+CORE = ("Averaging", "DGD", "GradientTracking", "EdgeADMM", "PushDIGing", "GTSAGA", "ChocoSGD", "LEAD", "BEER")
+core_exports = quick(NAMES, *CORE)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_documentation_and_declarations(name):
             setattr(exports.algorithm(name), field.name, 1.0)
 
 
-@every_export
+@core_exports
 def test_structure_and_dtype_are_kept(name, ordinary):
     problem, result = ordinary(name)
     assert jax.tree.structure(result.x) == jax.tree.structure(problem.x0) == jax.tree.structure(result.agents)
@@ -69,7 +72,7 @@ def test_structure_and_dtype_are_kept(name, ordinary):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.agents))
 
 
-@every_export
+@core_exports
 def test_a_run_twice_gives_the_same_bits_and_leaves_the_algorithm_alone(name, ordinary):
     problem, first = ordinary(name)
     algorithm = exports.algorithm(name)
@@ -79,7 +82,7 @@ def test_a_run_twice_gives_the_same_bits_and_leaves_the_algorithm_alone(name, or
     assert numbers(second) == numbers(first)
 
 
-@every_export
+@core_exports
 def test_permuting_agents_with_their_ids_permutes_the_result(name, ordinary):
     result = ordinary(name)[1]
     permuted = exports.problem(name, jax.tree.map(lambda leaf: leaf[ORDER], exports.data(name)))
@@ -88,7 +91,7 @@ def test_permuting_agents_with_their_ids_permutes_the_result(name, ordinary):
     np.testing.assert_array_equal(moved.ledger.bytes, result.ledger.bytes[ORDER])
 
 
-@every_export
+@core_exports
 def test_equal_shapes_compile_nothing(name, ordinary):
     _, result = ordinary(name)
     other = exports.problem(name, exports.data(name, seed=1))
@@ -104,7 +107,7 @@ def test_compilations_are_counted():
         jax.jit(lambda x: x * 3.25 + 1.5)(np.arange(7.0))
 
 
-@every_export
+@core_exports
 def test_one_agent_finds_its_own_minimiser_in_its_own_dtype(name):
     """float32 under x64: a constant that promotes anywhere breaks the loop's types."""
     values = exports.data(name, n=1)
@@ -115,7 +118,7 @@ def test_one_agent_finds_its_own_minimiser_in_its_own_dtype(name):
     assert result.ledger.bytes.sum() == 0
 
 
-@every_export
+@core_exports
 def test_the_identity_pipeline_is_no_pipeline(name, ordinary):
     problem, result = ordinary(name)
     assert numbers(run(name, problem, link=tw.message.identity())) == numbers(result)

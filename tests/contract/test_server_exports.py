@@ -31,6 +31,8 @@ SIBLINGS = {"FedAdagrad", "FedAvgM", "FedYogi"}
 every_export = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIBLINGS else name for name in NAMES]
 )
+# One of each kind of message and memory; what needs runs of its own of all the others is slow.
+core_exports = quick(NAMES, "FedAvg", "SCAFFOLD", "FedAdam", "ConsensusADMM", "ConstrainedFL", "FedPer", "Mime")
 
 
 def a_few(*few, names=NAMES):
@@ -100,7 +102,7 @@ def test_documentation_and_declarations(name):
             setattr(made, field.name, 1.0)
 
 
-@every_export
+@core_exports
 def test_structure_and_dtype_are_kept(name, ordinary):
     problem, result = ordinary(name)
     assert (result.agents is not None) == servers.personal(name)
@@ -116,7 +118,7 @@ def test_structure_and_dtype_are_kept(name, ordinary):
     assert exports.bits(result.x) != exports.bits(problem.x0)
 
 
-@every_export
+@core_exports
 def test_a_run_twice_gives_the_same_bits_and_leaves_the_algorithm_alone(name, ordinary):
     problem, first = ordinary(name)
     algorithm = ordinary_algorithm(name)
@@ -127,7 +129,7 @@ def test_a_run_twice_gives_the_same_bits_and_leaves_the_algorithm_alone(name, or
     assert numbers(second) == numbers(first)
 
 
-@every_export
+@core_exports
 def test_equal_shapes_compile_nothing(name, ordinary):
     """Other data, seed, step size, probability of loss, number of rounds, records."""
     _, result = ordinary(name)
@@ -143,7 +145,7 @@ def test_compilations_are_counted():
         jax.jit(lambda x: x * 3.25 + 1.5)(np.arange(7.0))
 
 
-@every_export
+@core_exports
 def test_permuting_clients_with_their_ids_permutes_the_result(name, ordinary):
     """Who is drawn, whose uplink is lost and which examples make a minibatch follow the ids."""
     result = ordinary(name)[1]
@@ -186,7 +188,7 @@ def test_asynchronous_starts_follow_ids():
     np.testing.assert_allclose(exports.flat(moved.x), exports.flat(first.x), rtol=1e-12, atol=1e-12)
 
 
-@every_export
+@core_exports
 def test_the_identity_pipeline_is_no_pipeline(name, ordinary):
     problem, result = ordinary(name)
     with no_compilation():
@@ -321,7 +323,7 @@ ALONE_EXACT = {
 
 
 @pytest.mark.slow
-@every_export
+@core_exports
 def test_single_precision_stays_single_under_failures(name, ordinary):
     double = ordinary(name)[1]
     result = run(name, servers.problem(servers.data(), np.float32), double.algorithm)

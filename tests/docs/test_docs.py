@@ -44,14 +44,22 @@ def newcomer(tmp_path, monkeypatch):
         jax.config.update(name, value)
 
 
+LONG = {"compression", "data", "drift", "engines", "failures", "federated", "fleets", "mpc", "online", "prices"}
+
+
 def has(page: Path, *marks: str | None) -> bool:
     return any(block.mark in marks for block in pages.blocks(page.read_text()))
+
+
+def long(page: Path) -> tuple:
+    """The mark of pages that take more than half a minute."""
+    return (pytest.mark.slow,) if page.stem in LONG else ()
 
 
 @pytest.mark.parametrize(
     ("page", "slow"),
     [
-        *((p, False) for p in pages.PAGES if has(p, None, "warns", "raises")),
+        *(pytest.param(p, False, marks=long(p)) for p in pages.PAGES if has(p, None, "warns", "raises")),
         *(pytest.param(p, True, marks=pytest.mark.slow) for p in pages.PAGES if has(p, "slow")),
     ],
     ids=lambda value: ids(value) if isinstance(value, Path) else "slow" if value else "fast",

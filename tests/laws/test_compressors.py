@@ -130,6 +130,7 @@ def test_what_is_sent_is_what_is_decoded_and_its_bytes_are_those_of_the_packed_w
         np.testing.assert_array_equal(sent["n"], one["n"])
 
 
+@pytest.mark.slow
 @every_stage
 def test_agents_side_by_side_do_not_hear_each_other(name):
     """What one sends is a function of its own message and key, wherever it stands, beside whatever others send."""

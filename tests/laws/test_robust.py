@@ -313,6 +313,7 @@ def test_nothing_arrived_or_all_agree(name):
         np.testing.assert_allclose(aggregate(rule, cloud(), one), cloud()[6], rtol=1e-12)
 
 
+@pytest.mark.slow
 @every_rule
 def test_numbers_of_32_bits_keep_their_digits_beside_huge_ones(name):
     """Distances between honest messages do not drown in what liars send, nor do sums."""

@@ -150,6 +150,7 @@ def test_a_robust_server_stays_where_a_mean_is_destroyed(attack):
         assert away < min(bound, spread()), rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", sorted(set(BUILDERS) - set(LETHAL)))
 @pytest.mark.parametrize("rule", RULES)
 def test_quiet_attacks_move_a_robust_server_no_farther_than_clients_differ(attack, rule):

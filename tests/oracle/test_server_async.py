@@ -65,7 +65,14 @@ def test_fedbuff_follows_a_simulation_of_its_events(buffer, power):
     np.testing.assert_allclose(result.history["staleness"], [stale for _, _, stale in expected], rtol=1e-12)
 
 
-@pytest.mark.parametrize("algorithm", [tw.FedAvg(SOLVER), tw.SCAFFOLD(SOLVER), tw.FedNova(SOLVER), tw.FedDyn()])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        tw.FedAvg(SOLVER),
+        tw.SCAFFOLD(SOLVER),
+        *(pytest.param(a, marks=pytest.mark.slow) for a in (tw.FedNova(SOLVER), tw.FedDyn())),
+    ],
+)
 def test_without_delays_and_with_everybody_it_is_the_synchronous_run_to_the_bit(algorithm):
     problem, *_ = clients()
     engine = tw.EventDriven(buffer=5, deterministic=True)

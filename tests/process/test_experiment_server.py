@@ -164,7 +164,7 @@ def test_defaults_said_aloud_inside_a_table_do_not_change_the_hash(visits):
         (("learning_rate", "learning_rat"), "algorithm.solver.learning_rat: got an unknown key, expected one of learning_rate, "),
         (("learning_rate", "learning_rat"), "(did you mean 'learning_rate'?)"),
         (("steps = 4", 'steps = "4"'), 'algorithm.solver.steps: got "4", expected a whole number'),
-        (('"LocalSGD"', '"LocalSDG"'), "algorithm.solver.kind: got \"LocalSDG\", expected one of LocalPolyak, LocalSGD (did you"),
+        (('"LocalSGD"', '"LocalSDG"'), 'algorithm.solver.kind: got "LocalSDG", expected one of LocalPolyak, LocalSGD, '),
         (('kind = "LocalSGD", ', ""), "algorithm.solver.kind: got nothing, expected one of LocalPolyak, LocalSGD"),
         (("cohort = 3", "cohort = { size = 3 }"), "algorithm.cohort.kind: got nothing, expected one of "),
         (("cohort = 3", 'cohort = { kind = "uniform" }'), "algorithm.cohort.size: got nothing, expected a whole number"),

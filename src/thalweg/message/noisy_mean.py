@@ -138,4 +138,6 @@ def noisy_mean(
     bands: int | None = None,
 ) -> NoisyMean:
     """The mean of clipped messages with Gaussian noise; arguments as of `NoisyMean`."""
-    return NoisyMean(noise_multiplier, clip, quantile, clip_rate, count_noise, 1 if bands is None else bands)
+    exact = lambda value: float(value) if isinstance(value, int | float | np.floating) else value
+    numbers = map(exact, (noise_multiplier, clip, quantile, clip_rate, count_noise))
+    return NoisyMean(*numbers, 1 if bands is None else bands)
