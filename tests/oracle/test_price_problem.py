@@ -205,6 +205,11 @@ def test_sparse_rows_equal_dense_ones():
         np.testing.assert_allclose(x.x, y.x, atol=1e-7)
 
 
+def test_one_number_is_the_total_of_every_row():
+    assert tw.allocation(1.0, np.zeros((3, 4)), 2.0).coupling.total.tolist() == [2.0] * 4
+    assert tw.bids(np.ones((3, 4, 2)), np.ones((3, 4, 2)), 2.0).coupling.total.tolist() == [2.0] * 4
+
+
 def test_shares_add_up_to_the_total():
     few, dense = sparse()
     np.testing.assert_allclose(np.asarray(dense.pieces.share).sum(0), dense.coupling.total)
@@ -481,6 +486,7 @@ BAD = [
     (lambda: tw.Polyhedron(np.ones((2, 3)), np.ones(3)), ValueError, r"got G \(2, 3\) and h \(3,\)"),
     (lambda: tw.Polyhedron(np.ones((2, 3)), np.ones(2), np.ones((1, 3))), ValueError, "A and b belong together"),
     (lambda: tw.allocation(1.0, np.zeros(3), 1.0), ValueError, "got target of shape"),
+    (lambda: tw.allocation(np.ones(3), np.zeros((3, 2)), 1.0), ValueError, r"curvature of shape \(3,\), expected a number"),
     (lambda: tw.allocation(0.0, np.zeros((3, 1)), 1.0), ValueError, "curvature must be > 0"),
     (lambda: tw.allocation(1.0, np.zeros((3, 1)), 1.0, low=1, high=0), ValueError, "got low > high"),
     (lambda: tw.allocation(1.0, np.zeros((3, 2)), [1.0], coupling=np.ones((3, 1))), ValueError, "got coupling of shape"),

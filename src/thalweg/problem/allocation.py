@@ -54,6 +54,12 @@ def allocation(
         raise ValueError(f"allocation: got target of shape {c.shape}, expected [n, d]: what every agent would like")
     dtype = dtype or (c.dtype if np.issubdtype(c.dtype, np.floating) else float)
     a, low, high = (np.asarray(v, float) for v in (curvature, low, high))
+    for name, v in (("curvature", a), ("low", low), ("high", high)):
+        if v.shape not in ((), (1,), c.shape[1:], (1, c.shape[1]), (len(c), 1), c.shape):
+            raise ValueError(
+                f"allocation: got {name} of shape {v.shape}, expected a number, [n, 1] = ({len(c)}, 1) for one of each agent, "
+                f"or [n, d] = {c.shape}"
+            )
     if not (a > 0).all():
         raise ValueError("allocation: curvature must be > 0 everywhere; use tw.bids for linear costs")
     if not (np.broadcast_to(low, c.shape) <= np.broadcast_to(high, c.shape)).all():
@@ -67,6 +73,7 @@ def allocation(
     options |= {"x0": np.zeros(c.shape[1], dtype), "local": _box if bounded else None}
     if coupling is None:
         options |= {"constants": _separable}
+        total = np.full(c.shape[1], total) if np.ndim(total) == 0 else total
         return Coupled(_quadratic, data, coupling=_itself, total=total, solver=ClosedForm(_quadratic_response, True), **options)
     A = np.asarray(coupling, dtype)
     if A.ndim != 3 or A.shape[::2] != c.shape:
@@ -103,6 +110,7 @@ def bids(
         raise ValueError(f"bids: got prices {p.shape} and widths {w.shape}, expected both [n, m, s]")
     if (w < 0).any() or (np.diff(p, axis=2) < 0).any():
         raise ValueError("bids: widths must be ≥ 0, and prices must not fall along the last axis (a convex cost)")
+    total = np.full(p.shape[1], total) if np.ndim(total) == 0 else total
     data = {"price": p, "width": w, "from": np.cumsum(w, axis=2) - w}
     return Coupled(
         _bid_cost, data, coupling=_itself, total=total, sense=sense, x0=np.zeros(p.shape[1]), names=names, row_names=row_names,
