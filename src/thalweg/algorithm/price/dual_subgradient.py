@@ -14,7 +14,7 @@ from thalweg.cohort import Cohort
 from thalweg.message.combine import Combine, PerRow, Rows
 
 from .plan import Market, Plan, residuals, told
-from .steps import EachRow, check_rows
+from .steps import EachRow, check_rows, row_steps
 
 
 class AveragedPlan(Plan):
@@ -43,7 +43,8 @@ class DualSubgradient(ServerAlgorithm[AveragedPlan]):
 
     Args:
         cohort: None, everybody: averages of different rounds do not add up.
-        step_size: α, a number or `[m]`, a typical price over a typical quantity. Default: 1/(1 + |b_j|) of row j.
+        step_size: α, a number or `[m]`, a typical price over a typical quantity. Default: 1/(1 + |b_j|) of row j; where all
+            costs are strongly convex 1/(ω M_jj), the safe step of dual ascent.
         power: p in (0, 1]; ½ is best for a fixed number of rounds.
 
     Naum Shor, *Minimization methods for non-differentiable functions*, 1985; Angelia Nedić, Asuman Ozdaglar, *Approximate primal
@@ -65,6 +66,8 @@ class DualSubgradient(ServerAlgorithm[AveragedPlan]):
             raise ValueError(f"DualSubgradient(power={self.power!r}): expected a number in (0, 1]")
 
     def resolve(self, facts: Facts) -> "DualSubgradient":
+        if np.isfinite(facts.pricing.diagonal).all():  # a smooth dual, whose gradients grow: no step may be longer than is safe
+            return row_steps(self, facts)
         return fill(self, step_size=1 / (1 + np.abs(facts.pricing.total)))
 
     def init_server(self, shared, x0) -> AveragedMarket:
