@@ -293,7 +293,7 @@ def test_bits_are_packed_as_by_hand(width):
 def test_random_positions_are_different_and_all_pairs_as_likely(k, d):
     from scipy import stats
 
-    from thalweg.message.compress.noise import chosen, seed_of
+    from thalweg.message.compress.randomness import chosen, seed_of
 
     count = 20_000
     keys = jax.random.split(jax.random.key(3), count)
@@ -308,7 +308,7 @@ def test_random_positions_are_different_and_all_pairs_as_likely(k, d):
 def test_hashed_numbers_look_uniform_and_neighbours_independent():
     from scipy import stats
 
-    from thalweg.message.compress.noise import uniform
+    from thalweg.message.compress.randomness import uniform
 
     for seed in range(3):
         numbers = np.asarray(uniform(jnp.asarray([seed, 7 * seed], jnp.uint32), 200_000), float)

@@ -19,7 +19,7 @@ from thalweg.problem.central_bids import central_bids
 from thalweg.problem.certificate import certify
 from thalweg.problem.cones import Ball, SecondOrderCone
 from thalweg.problem.polyhedron import Polyhedron
-from thalweg.problem.regularizer import Box, Simplex, Zero, _bound_like
+from thalweg.problem.regularizer import Box, Simplex, Zero, bound_like
 
 if TYPE_CHECKING:
     from thalweg.problem.coupled import Coupled
@@ -107,7 +107,7 @@ def _cones(problem, start):
     def one(piece):
         r, d = problem.local(piece).feasible, start.shape[0]
         if isinstance(r, Ball):
-            center = ravel_pytree(_bound_like(r.center, problem.x0))[0]
+            center = ravel_pytree(bound_like(r.center, problem.x0))[0]
             return jnp.concatenate([jnp.zeros((1, d)), jnp.eye(d)]), jnp.concatenate([jnp.ravel(r.radius), start - center])
         M = jnp.roll(jnp.eye(d), 1, axis=0).at[0].multiply(r.slope)  # Clarabel's cones have t first
         return M, M @ start

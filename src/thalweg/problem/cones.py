@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from thalweg.problem.regularizer import Regularizer, _bound_like, _indicator
+from thalweg.problem.regularizer import Regularizer, bound_like, indicator_of
 
 
 class SecondOrderCone(Regularizer):
@@ -27,7 +27,7 @@ class SecondOrderCone(Regularizer):
             length, t = jnp.linalg.norm(v[..., :-1], axis=-1), v[..., -1]
             return (length - self.slope * t) / (1 + jnp.abs(t))
 
-        return _indicator(jax.tree.map(violation, x))
+        return indicator_of(jax.tree.map(violation, x))
 
     def _prox(self, v, step):
         return jax.tree.map(self._project, v)
@@ -50,18 +50,18 @@ class Ball(Regularizer):
 
     def off(self, x: PyTree) -> tuple[PyTree, Any]:
         """(x − center, its length)."""
-        off = jax.tree.map(jnp.subtract, x, _bound_like(self.center, x))
+        off = jax.tree.map(jnp.subtract, x, bound_like(self.center, x))
         return off, jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(off)))
 
     def value(self, x):
-        return _indicator((self.off(x)[1] - self.radius) / (1 + jnp.asarray(self.radius)))
+        return indicator_of((self.off(x)[1] - self.radius) / (1 + jnp.asarray(self.radius)))
 
     def _prox(self, v, step):
         off, length = self.off(v)
         factor = jnp.minimum(1, self.radius / jnp.where(length > 0, length, 1))
         inside = length <= self.radius
         shrink = lambda leaf, o, c: jnp.where(inside, leaf, c + factor.astype(leaf.dtype) * o)
-        return jax.tree.map(shrink, v, off, _bound_like(self.center, v))
+        return jax.tree.map(shrink, v, off, bound_like(self.center, v))
 
 
 def second_order_cone(slope: float | int = 1.0) -> Regularizer:

@@ -74,7 +74,7 @@ def _as_step(step: Any, leaf: Any) -> Array:
     return jnp.asarray(step, leaf.dtype)
 
 
-def _indicator(violation: PyTree) -> Scalar:
+def indicator_of(violation: PyTree) -> Scalar:
     """0 if every leaf's largest violation is within rounding, else infinity."""
     worst = [(jnp.max(v, initial=0), jnp.sqrt(jnp.finfo(v.dtype).eps)) for v in jax.tree.leaves(violation)]
     feasible = [w <= tolerance for w, tolerance in worst]
@@ -143,17 +143,17 @@ class Box(Regularizer):
 
     def bounds(self, x: PyTree) -> tuple[PyTree, PyTree]:
         """(low, high), each like x."""
-        return _bound_like(self.low, x), _bound_like(self.high, x)
+        return bound_like(self.low, x), bound_like(self.high, x)
 
     def value(self, x):
         low, high = self.bounds(x)
-        return _indicator(jax.tree.map(lambda v, a, b: jnp.maximum(a - v, v - b), x, low, high))
+        return indicator_of(jax.tree.map(lambda v, a, b: jnp.maximum(a - v, v - b), x, low, high))
 
     def _prox(self, v, step):
         return jax.tree.map(jnp.clip, v, *self.bounds(v))
 
 
-def _bound_like(bound: PyTree, x: PyTree) -> PyTree:
+def bound_like(bound: PyTree, x: PyTree) -> PyTree:
     if jax.tree.structure(bound).num_nodes == 1 and jnp.ndim(bound) == 0:
         return jax.tree.map(lambda leaf: jnp.full(leaf.shape, bound, leaf.dtype), x)
     return jax.tree.map(lambda leaf, b: jnp.broadcast_to(jnp.asarray(b, leaf.dtype), leaf.shape), x, bound)
@@ -171,7 +171,7 @@ class Simplex(Regularizer):
             off_sum = jnp.abs(jnp.sum(v, axis=-1) - self.total) / self.total
             return jnp.maximum(off_sum, jnp.max(-v, axis=-1))
 
-        return _indicator(jax.tree.map(violation, x))
+        return indicator_of(jax.tree.map(violation, x))
 
     def _prox(self, v, step):
         return jax.tree.map(self._project, v)

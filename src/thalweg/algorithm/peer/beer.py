@@ -37,8 +37,8 @@ class BEER(PeerAlgorithm[BEERState]):
 
     Args:
         step_size: α. Default: what gradient tracking with the weights I + γ(W − I) would take (`tuned_step`).
-        consensus_step: γ in (0, 1]. Default: δ of the link, E‖C(m) − m‖² ≤ (1 − δ)‖m‖². Both are guides; halve them if a run
-            diverges.
+        consensus_step: γ in (0, 1]. Default: δ of the link, E‖C(m) − m‖² ≤ (1 − δ)‖m‖².
+            Both are guides, found on rings of quadratics; halve them if a run diverges.
         stochastic: use stochastic gradients; then the limit is a neighbourhood that shrinks with α.
 
     W symmetric and doubly stochastic, C a contraction, α and γ small enough: 1/k in general, linear under the Polyak-Łojasiewicz

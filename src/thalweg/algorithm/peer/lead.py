@@ -36,7 +36,7 @@ class LEAD(PeerAlgorithm[LEADState]):
 
     Args:
         step_size: α. Default: the best predicted rate within half the bound (`tuned_step`).
-        dual_step: c. Default: 1/(1 + ω)² of the link, E‖C(m) − m‖² ≤ ω‖m‖²; a guide.
+        dual_step: c. Default: 1/(1 + ω)² of the link, E‖C(m) − m‖² ≤ ω‖m‖²; a guide, found on rings of quadratics.
         replica_step: a in (0, 1]. Default: 1/(2(1 + ω)).
 
     W symmetric and doubly stochastic, every φ_i strongly convex and L-smooth, C unbiased: linear for α ≤ 2/(μ + L), a and c small

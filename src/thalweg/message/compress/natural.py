@@ -7,7 +7,7 @@ from thalweg.message.flow import Flow
 
 from .base import Compressor, compressed
 from .bits import pack_bits, unpack_bits
-from .noise import bits, seed_of
+from .randomness import bits, seed_of
 
 MANTISSA = 23
 

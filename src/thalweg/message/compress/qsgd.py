@@ -10,8 +10,8 @@ from thalweg.message.flow import Flow
 from .base import Compressor, compressed
 from .bits import pack_bits, unpack_bits
 from .layout import Layout
-from .noise import seed_of, uniform
 from .quantise import rounded_up
+from .randomness import seed_of, uniform
 
 
 class QSGD(Compressor):

@@ -10,7 +10,7 @@ from thalweg.message.flow import Flow
 from .base import Compressor, compressed
 from .bits import pack_bits, unpack_bits
 from .layout import Layout, in_rows
-from .noise import seed_of, uniform
+from .randomness import seed_of, uniform
 
 
 class Quantise(Compressor):

@@ -7,7 +7,7 @@ from thalweg.message.flow import Flow
 
 from .base import Compressor, checked_fraction, compressed, norms
 from .layout import Layout
-from .noise import chosen, seed_of
+from .randomness import chosen, seed_of
 from .top_k import kept
 
 

@@ -13,7 +13,7 @@ from thalweg.message.stage import Stage
 
 from .base import compressed
 from .layout import Layout, in_rows
-from .noise import bits, seed_of
+from .randomness import bits, seed_of
 
 
 class Rotate(Stage):

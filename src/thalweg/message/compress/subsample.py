@@ -9,7 +9,7 @@ from thalweg.message.flow import Flow
 
 from .base import Compressor, compressed, norms
 from .layout import Layout, in_rows
-from .noise import seed_of, uniform
+from .randomness import seed_of, uniform
 
 
 class Subsample(Compressor):
