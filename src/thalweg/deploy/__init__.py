@@ -1,0 +1,1 @@
+"""Out of the simulator: one process per site, over a real network."""

@@ -1,0 +1,76 @@
+"""The post: how letters get from site to site. Runs that are deployed know nothing else of the network.
+
+A letter that is handed over arrives whole, in order, and as its sender wrote it, while both ends live and are connected; else it
+does not arrive at all. Who sent it is proved by the post, not by what is written in it.
+"""
+
+import abc
+import dataclasses
+import enum
+from collections import Counter
+
+
+class Kind(enum.IntEnum):
+    """What a letter is about."""
+
+    MESSAGE = 1  # what an algorithm's role sends, encoded: of a peer to its neighbours, of a client to its server
+    BROADCAST = 2  # what a server sends to a client
+    AGAIN = 3  # asks for a message that did not come
+    JOIN = 4  # a site is there: what it runs, what it knows of its own data
+    VIEW = 5  # who takes part in an epoch, by whoever leads
+    READY = 6  # a site has read the view
+    START = 7  # the epoch begins
+    SUSPECT = 8  # a site was waited for in vain
+    STOP = 9  # the run ends, and why
+    REPORT = 10  # what the experiment reports of a site
+
+
+@dataclasses.dataclass(frozen=True)
+class Letter:
+    """One message between two sites.
+
+    Attributes:
+        kind: what it is about.
+        epoch, round, phase: where in the run it belongs (0 where it belongs nowhere).
+        body: the payload; of `MESSAGE` and `BROADCAST` as `thalweg.message.payload.pack` lays it out, else of the kind's own.
+        sender: who wrote it, filled in by the post of the receiver.
+    """
+
+    kind: Kind
+    epoch: int = 0
+    round: int = 0
+    phase: int = 0
+    body: bytes | memoryview = b""
+    sender: str = ""
+
+
+class Post(abc.ABC):
+    """A site's end of the network.
+
+    Attributes:
+        me: the site's name.
+        rejected: reason → number of letters that were thrown away (forged, replayed, malformed, …).
+        sent, received: bytes of bodies so far, by kind; `overhead` is what came on top of them on the wire (headers, seals).
+    """
+
+    me: str
+    rejected: Counter[str]
+    sent: Counter[Kind]
+    received: Counter[Kind]
+    overhead: int
+
+    @abc.abstractmethod
+    def send(self, to: str, letter: Letter) -> None:
+        """Hand over a letter. To a site that is not there it is lost, without an error."""
+
+    @abc.abstractmethod
+    def receive(self, timeout: float | None) -> Letter | None:
+        """The next letter; None after `timeout` seconds, or at once when `present` has changed."""
+
+    @abc.abstractmethod
+    def present(self) -> frozenset[str]:
+        """The other sites that are connected now."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Leave the network: the others see it at once."""
