@@ -109,6 +109,7 @@ def test_the_interior_point_gives_the_same_plan(example):
     np.testing.assert_allclose(other.inputs, exact.inputs, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_few_rounds_keep_the_limits_by_the_fallback_and_say_so():
     plant, x = mpc.factories()
     loop = mpc.closed_loop(mpc.Controller(plant, 8, rounds=2, tolerance=None), x, 12)
@@ -120,6 +121,7 @@ def test_few_rounds_keep_the_limits_by_the_fallback_and_say_so():
     assert f"{len(loop.fallback)} of 12" in str(loop)
 
 
+@pytest.mark.slow
 def test_a_warm_start_saves_rounds_and_nothing_is_compiled_anew(caplog):
     plant, x = mpc.tanks()
     controller = mpc.Controller(plant, 8, rounds=400, penalty=0.3, every=1)
@@ -187,6 +189,7 @@ def test_sweeps_end_at_a_stationary_point_of_the_nonlinear_problem():
         mpc.Central(plant, H)
 
 
+@pytest.mark.slow
 def test_a_budget_may_change_with_time():
     straight, x = mpc.factories()
     subsystems = dict(zip(straight.names, straight.subsystems, strict=True))

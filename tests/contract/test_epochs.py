@@ -18,7 +18,6 @@ WHEEL = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [1, 4]
 ARCS = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 0], [0, 3], [2, 0], [1, 4], [3, 1]])
 RING = tw.network.ring(5)
 
-every_exact = pytest.mark.parametrize("name", EXACT)
 core_exact = quick(EXACT, "GradientTracking", "EdgeADMM", "PushDIGing", "BEER")
 
 
@@ -75,7 +74,7 @@ def test_what_was_on_its_way_is_forgotten(name):
     np.testing.assert_allclose(second.agents, np.tile(optimum(name, NEW), (5, 1)), atol=1e-8)
 
 
-@every_exact
+@core_exact
 def test_who_stays_keeps_its_estimate_and_who_joins_begins_at_x0(name):
     first, second = epochs(name, 0)
     begun = exports.solve(problem(name, NEW), exports.algorithm(name), network(name, NEW), rounds=0, ids=NEW)

@@ -207,7 +207,7 @@ def test_half_the_bytes_in_single_precision(name, ordinary):
     np.testing.assert_allclose(exports.flat(cast.x), exports.flat(result.x), atol=1e-4)
 
 
-@every_export
+@core_exports
 def test_resuming_is_bitwise_the_uninterrupted_run(name, ordinary, tmp_path):
     """The first part ends between two records."""
     problem, result = ordinary(name)

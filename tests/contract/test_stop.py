@@ -86,7 +86,9 @@ def decide(world, setting, key, stop, before, x):
     def step(carry, at):
         (flags, channel), (k, x) = carry, at
         channel, weather = conditions(key, setting, world, k, 0, channel)
-        flags = stopping.exchange_flags(executor, stop, key, world, flags, weather, x, k)
+        flags = stopping.exchange_flags(
+            executor, stop, key, world, flags, executor.everyone(stopping.told(flags)), weather, x, k
+        )
         return (flags, channel), (flags.done, flags.standing, weather.arrived, weather.awake)
 
     first = stopping.first_flags(before), first_weather(key, setting, world)

@@ -44,7 +44,20 @@ def newcomer(tmp_path, monkeypatch):
         jax.config.update(name, value)
 
 
-LONG = {"compression", "data", "drift", "engines", "failures", "federated", "fleets", "mpc", "online", "prices"}
+LONG = {
+    "compression",
+    "data",
+    "drift",
+    "engines",
+    "failures",
+    "federated",
+    "fleets",
+    "mpc",
+    "online",
+    "prices",
+    "privacy",
+    "robustness",
+}
 
 
 def has(page: Path, *marks: str | None) -> bool:

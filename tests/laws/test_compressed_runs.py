@@ -86,6 +86,7 @@ def test_a_client_whose_answer_is_lost_forgets_that_it_sent_it():
     np.testing.assert_array_equal(np.abs(memory).sum(axis=1) > 0, [False, False, True, False, False])
 
 
+@pytest.mark.slow
 def test_error_feedback_reaches_what_top_k_alone_does_not():
     """Distributed gradient descent by one local step, one entry of twelve sent: the optimum of heterogeneous clients."""
     algorithm = tw.FedAvg(tw.LocalSGD(0.02, steps=1))
@@ -156,6 +157,7 @@ def test_a_downlink_with_a_memory_that_not_everybody_hears_is_refused(stage, opt
     )
 
 
+@pytest.mark.slow
 def test_prices_are_found_exactly_by_what_is_sent_late():
     """The price-setter adds up changes of quantity: with a memory their sum is right in the end, and without one it is not."""
     rng = np.random.default_rng(1)

@@ -58,6 +58,7 @@ def test_overflow_is_taken_out_of_delta_and_a_cycle_counts_once():
     assert account(cycle=10).epsilon(25, 1e-5, "pld") == pytest.approx(gaussian_epsilon(1.3 / np.sqrt(3), 1e-5), rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accountant", ["rdp", "pld"])
 def test_calibrated_noise_spends_the_budget(accountant):
     z = calibrate(2.0, 1e-5, rounds=30, sampling_rate=0.05, accountant=accountant)
@@ -268,6 +269,7 @@ def test_noise_without_a_budget_is_warned_of():
         uniform(aggregate=NOISY)
 
 
+@pytest.mark.slow
 def test_audits_bound_what_is_known_from_below():
     """Scores of the Gaussian mechanism itself, the best attack there is."""
     rng = np.random.default_rng(6)
@@ -280,6 +282,7 @@ def test_audits_bound_what_is_known_from_below():
         audit(np.ones(5), np.zeros(100), 0.1)
 
 
+@pytest.mark.slow
 def test_a_record_is_read_off_an_unprotected_update_and_not_off_a_private_one():
     """One patient, one step of softmax regression."""
     rng = np.random.default_rng(7)

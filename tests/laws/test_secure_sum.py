@@ -234,6 +234,7 @@ def test_fedavg_ends_where_it_does_in_the_clear_within_the_stated_bound():
     assert bound < 0.02
 
 
+@pytest.mark.slow
 def test_engines_agree_bit_by_bit_and_with_the_clear_run():
     """Weights go into the sum, since it depends on a client's speed whether it arrives; two of eight never do."""
     problem, _, _, w, _ = servers.clients(8, weights=(1, 2, 3, 1, 2, 1, 4, 2))
@@ -360,6 +361,7 @@ def test_facts_about_the_sum():
     assert not secure_sum(2.0).unweighted
 
 
+@pytest.mark.slow
 def test_a_budget_is_spent_as_by_central_noise_that_is_as_large():
     """Poisson cohorts, whose size varies: shares are made for those that were drawn."""
     pytest.importorskip("dp_accounting")

@@ -136,7 +136,7 @@ def spread():
     return np.sqrt((pull**2).sum(1).mean()) / np.linalg.eigvalsh(A[HONEST].mean(0)).min()
 
 
-@pytest.mark.parametrize("attack", LETHAL)
+@pytest.mark.parametrize("attack", [pytest.param(a, marks=() if a == "nan" else pytest.mark.slow) for a in LETHAL])
 def test_a_robust_server_stays_where_a_mean_is_destroyed(attack):
     """Theory: the error is at most √κ·ζ/μ and what local steps add; the mean ends beyond, or at no number at all."""
     if attack != "noise":
@@ -285,6 +285,7 @@ def test_what_peers_report_is_of_the_honest():
     assert "8 of 10 who are honest" in str(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mixer", "liar"),
     [

@@ -83,6 +83,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [tw.FedAvg, pytest.param(tw.SCAFFOLD, marks=pytest.mark.slow)], ids=lambda a: a.__name__)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "valid" else pytest.mark.slow) for n in CONVOLUTIONS])

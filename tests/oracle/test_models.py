@@ -73,6 +73,7 @@ def test_what_from_equinox_refuses():
         tw.models.from_equinox(eqx.nn.BatchNorm(3, "batch", mode="ema"), losses.squared)
 
 
+@pytest.mark.slow
 def test_group_and_instance_normalisation_stay_local_under_scanner_shifts():
     class Scan(eqx.Module):
         first: eqx.nn.Conv1d
@@ -243,6 +244,7 @@ def test_adapters_change_nothing_at_first_and_merge_to_the_same_model():
     assert (low.shape, low.ndim, low.dtype) == ((6, 6), 2, np.float64)
 
 
+@pytest.mark.slow
 def test_adapters_are_trained_on_frozen_parameters():
     """An Equinox network, pretrained on the common task, is adapted to clients whose labels are turned."""
     model, params = tw.models.from_equinox(mlp(), losses.softmax_cross_entropy)

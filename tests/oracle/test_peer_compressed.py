@@ -95,6 +95,7 @@ def test_the_recursion_is_that_of_the_paper(name):
     support.assert_follows(problem, algorithm, NETWORK, iterates, link=LINK)
 
 
+@pytest.mark.slow
 def test_gossip_keeps_the_mean_whatever_is_dropped_and_finds_it():
     for link in (message.top_k(0.1), message.sign(), message.random_k(0.2, scale=False), message.quantise(4)):
         early = support.agents(MEASURED, tw.ChocoGossip(), NETWORK, 5, link=link)
@@ -121,6 +122,7 @@ def test_the_optimum_itself_where_compressed_descent_has_a_floor(name):
     np.testing.assert_allclose(found, np.tile(OPTIMUM, (N, 1)), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_compressed_descent_has_a_floor():
     for link in (message.top_k(0.2), message.quantise(2, block=5)):
         for algorithm in (tw.DGD(0.01), tw.ChocoSGD(0.01, 0.2)):

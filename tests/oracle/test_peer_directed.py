@@ -52,6 +52,7 @@ def test_the_default_step_reaches_the_optimum(method):
     np.testing.assert_allclose(x, np.broadcast_to(x_star, x.shape), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", EVERY_FAILURE, ids=lambda failure: next(iter(failure)))
 @pytest.mark.parametrize("method", METHODS)
 def test_exact_and_nothing_lost_under_failures(method, failure):

@@ -560,6 +560,7 @@ def all_of_it(x, data):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [tw.DualAscent, tw.ExchangeADMM])
 def test_inexact_best_responses_clear_the_same_market_with_less_work(method):
     """Beside one cvxpy solve; and an exact response takes tens of steps, not the most that are allowed."""

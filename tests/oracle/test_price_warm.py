@@ -85,6 +85,7 @@ def unit_box(data):
     return tw.Polyhedron(jnp.concatenate([jnp.eye(d), -jnp.eye(d)]), jnp.ones(2 * d))
 
 
+@pytest.mark.slow
 def test_interior_points_of_many_agents_end_and_know_when_they_have():
     """Hundreds of agents on two threads: batched factorisations side by side would wait for each other for ever."""
     pytest.importorskip("qpax")

@@ -49,6 +49,7 @@ def events(ids, buffer, power, updates, seconds=SECONDS):
                     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("buffer", "power"), [(1, 0.5), (2, 0.5), (3, 1.0)])
 def test_fedbuff_follows_a_simulation_of_its_events(buffer, power):
     ids = np.array([7, 3, 2, 9])  # clients 0 and 2 arrive together: 2 goes first

@@ -190,6 +190,7 @@ def test_bounds_hold_with_local_steps_and_a_part_of_the_clients():
     assert losses(average).max() > 1.6 * bounds
 
 
+@pytest.mark.slow
 def test_bounds_relative_to_what_each_reaches_alone():
     rng = np.random.default_rng(3)
     slopes = np.array([1.0, 1.2, 0.3])
@@ -249,6 +250,7 @@ def test_what_is_refused():
             tw.feasibility(problem, 1.0, prices)
 
 
+@pytest.mark.slow
 def test_engines_agree_to_the_bit():
     problem = clients()[0]
     runs = [tw.solve(problem, tw.ConstrainedFL(30.0), rounds=4, engine=e, deterministic=True).x for e in ("simulated", "debug")]

@@ -250,6 +250,7 @@ def test_adaptive_mixtures():
     assert np.ptp(share) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["exact", "hessian_free", "first"])
 def test_meta_learning(order):
     alpha = 0.2
@@ -348,6 +349,7 @@ def test_empty_clusters_stay_and_ties_go_to_the_first(planted):
     assert result.history.scalars["clusters_used"][-1] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm",
     [

@@ -79,32 +79,66 @@ def init_agents(executor, e: Experiment, channel, earlier: Earlier | None = None
     )
 
 
+class Gone(eqx.Module):
+    """A phase of a round between sending and receiving.
+
+    Attributes:
+        channel, weather: of this exchange.
+        link, lies: states of pipelines and of the adversary, after sending.
+        sent: every agent's message, as its neighbours decode it.
+        wire: (what goes to all neighbours alike, what goes to each slot by itself), as pipelines write it.
+    """
+
+    channel: Any
+    weather: Conditions
+    link: Any
+    lies: Any
+    sent: Any
+    wire: tuple[Any, Any]
+
+
 def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info]:
     """Round `k` of every agent."""
     info = None
-    for index, phase in enumerate(e.algorithm.phases):
-        channel, weather = conditions(e.key, e.setting, e.world, k, index, agents.channel)
-        send = lambda a, local, c, state: a.send(state, c)
-        message = _role(executor, e, "send", (k, index), phase, Role.SEND, weather, send, agents.state)
-        link, sent = _encode(executor, e, (k, index), message, agents.link[phase])
-        lies = agents.lies[phase]
-        if e.adversary is not None:
-            lies, sent = _forged(executor, e, (k, index), lies, sent, weather)
-        mail, inbox = _exchange(executor, e, agents.mail, sent, weather, k)
-        receive = lambda a, local, c, state, inbox, sent: a.receive(local, state, inbox, replace(c, sent=sent))
-        state, info = _role(
-            executor, e, "receive", (k, index), phase, Role.RECEIVE, weather, receive, agents.state, inbox, sent
-        )
-        if e.setting.sleepy:
-            state, link = _keep(weather.awake, (state, link), (agents.state, agents.link[phase]))
-        agents = Agents(
-            state=state,
-            link={**agents.link, phase: link},
-            mail=mail,
-            channel=channel,
-            sent=agents.sent + (_transmissions(e, weather) if index == 0 else jnp.uint32(0)),
-            lies={**agents.lies, phase: lies},
-        )
+    for index in range(len(e.algorithm.phases)):
+        gone = depart(executor, e, agents, k, index)
+        executor.post(*gone.wire)
+        agents, info = arrive(executor, e, agents, gone, k, index, executor.everyone)
+    return agents, info
+
+
+def depart(executor, e: Experiment, agents: Agents, k, index: int) -> Gone:
+    """Phase `index` of round `k` up to where messages are on their way."""
+    phase = e.algorithm.phases[index]
+    channel, weather = conditions(e.key, e.setting, e.world, k, index, agents.channel)
+    send = lambda a, local, c, state: a.send(state, c)
+    message = _role(executor, e, "send", (k, index), phase, Role.SEND, weather, send, agents.state)
+    link, wire, sent = _encode(executor, e, (k, index), message, agents.link[phase])
+    lies = agents.lies[phase]
+    if e.adversary is not None:
+        lies, sent = _forged(executor, e, (k, index), lies, sent, weather)
+    return Gone(channel, weather, link, lies, sent, wire)
+
+
+def arrive(executor, e: Experiment, agents: Agents, gone: Gone, k, index: int, hear) -> tuple[Agents, Info]:
+    """The rest of the phase. `hear` takes what these agents sent, and gives the same of all that `e.world.neighbours` points to."""
+    phase, weather = e.algorithm.phases[index], gone.weather
+    mail, inbox = _exchange(executor, e, agents.mail, gone.sent, weather, k, hear)
+    receive = lambda a, local, c, state, inbox, sent: a.receive(local, state, inbox, replace(c, sent=sent))
+    state, info = _role(
+        executor, e, "receive", (k, index), phase, Role.RECEIVE, weather, receive, agents.state, inbox, gone.sent
+    )
+    link = gone.link
+    if e.setting.sleepy:
+        state, link = _keep(weather.awake, (state, link), (agents.state, agents.link[phase]))
+    agents = Agents(
+        state=state,
+        link={**agents.link, phase: link},
+        mail=mail,
+        channel=gone.channel,
+        sent=agents.sent + (_transmissions(e, weather) if index == 0 else jnp.uint32(0)),
+        lies={**agents.lies, phase: gone.lies},
+    )
     return agents, info
 
 
@@ -181,7 +215,7 @@ def _context(e: Experiment, when, phase: str, role: Role, weather: Conditions | 
 
 
 def _encode(executor, e: Experiment, when, message, link):
-    """(pipeline states, message as receivers decode it). What differs between neighbours is encoded for each by itself."""
+    """(pipeline states, wires, message as receivers decode it). What differs between neighbours is encoded for each by itself."""
     stream = Stream.SECRET if e.link.after(Flow()).noise else Stream.MESSAGE
     keys = agent_keys(e.key, stream, *when, e.world.ids, Role.ENCODE)
 
@@ -194,9 +228,7 @@ def _encode(executor, e: Experiment, when, message, link):
         of_common, wire, sent = e.link.encode(states[0], common, key) if common else (states[0], (), {})
         return (of_common, of_each), (wire, wires), sent | decoded
 
-    link, wire, sent = executor.role("encode", encode, keys, e.world.neighbour_ids, link, message, axes=(0, 0, 0, 0))
-    executor.post(*wire)
-    return link, sent
+    return executor.role("encode", encode, keys, e.world.neighbour_ids, link, message, axes=(0, 0, 0, 0))
 
 
 def _forged(executor, e: Experiment, when, memory, sent, weather: Conditions):
@@ -222,7 +254,7 @@ def _for_one_link(e: Experiment, spec):
     return common, jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), each)
 
 
-def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
+def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k, hear):
     """Route every field to its receivers and combine it there."""
     world, changing = e.world, not e.setting.constant
     mail, inbox = dict(mail), {}
@@ -231,13 +263,15 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
     for field, own in sent.items():
         rule, kind = e.algorithm.combine[field], kinds[field]
         if kind in world.dense:
-            inbox[field] = jax.tree.map(lambda leaf, kind=kind: _dense(world.dense[kind], leaf), executor.everyone(own))
+            inbox[field] = jax.tree.map(lambda leaf, kind=kind: _dense(world.dense[kind], leaf), hear({field: own})[field])
             continue
         shared = {"arrived": weather.arrived}
         if kind:
             shared["weights"] = of_phase(world.weights[kind], weather.phase)
             shared["self_weight"] = of_phase(world.self_weights[kind], weather.phase)
-        values, shared["fresh"], shared["stamped"] = _slots(executor, e, mail, field, rule, own, shared, weather, k)
+        values, shared["fresh"], shared["stamped"] = _slots(
+            executor, e, mail, field, rule, hear({field: own})[field], shared, weather, k
+        )
 
         def one(own, values, shared, rule=rule):
             return combine_field(rule, own, values, {**shared, "changing": changing}, e.mixer if type(rule) is Mix else None)
@@ -246,9 +280,9 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k):
     return mail, inbox
 
 
-def _slots(executor, e: Experiment, mail, field, rule, own, shared, weather, k):
+def _slots(executor, e: Experiment, mail, field, rule, everyone, shared, weather, k):
     """(what is in each agent's slots, fresh, ever stamped) for one field; updates the field's mailbox in `mail`."""
-    world, everyone = e.world, executor.everyone(own)
+    world = e.world
     if isinstance(rule, Edges):
         offered = jax.tree.map(lambda leaf: leaf[world.neighbours, world.reverse], everyone)
     elif field in mail:

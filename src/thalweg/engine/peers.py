@@ -14,7 +14,7 @@ from .epoch import Earlier
 from .loop import Program, Rules, Shared
 from .metrics import AgreementGauge, PeerGauge, estimates
 from .peer_round import Agents, Experiment, init_agents, peer_round
-from .stop import Flags, exchange_flags, first_flags
+from .stop import Flags, exchange_flags, first_flags, told
 from .weather import conditions, first_weather
 
 
@@ -59,14 +59,20 @@ class Peers(Experiment, Program):
     def one_round(self, executor, rules: Rules, local: Local, shared: Shared, k) -> tuple[Local, Shared, Any]:
         """One round, with the distributed stop rule beside it."""
         agents, info = peer_round(executor, self, local.agents, k)
-        flags = local.flags
-        if isinstance(flags, Flags):
-            # An agent that has stopped keeps its answer and goes on handing the news to its neighbours.
-            agents = eqx.tree_at(lambda a: a.state, agents, _keep(flags.done, local.agents.state, agents.state))
-            _, weather = conditions(self.key, self.setting, self.world, k, 0, local.agents.channel)
-            x = estimates(executor, self, agents)
-            flags = exchange_flags(executor, rules.stop, self.key, self.world, flags, weather, x, k)
+        headers = executor.everyone(told(local.flags)) if isinstance(local.flags, Flags) else ()
+        agents, flags = self.agree(executor, rules, local, agents, headers, k)
         return Local(agents, local.previous, flags), shared, reported(executor, rules, info)
+
+    def agree(self, executor, rules: Rules, local: Local, agents: Agents, headers, k) -> tuple[Agents, Any]:
+        """(agents, flags) at the end of round `k`, whose `headers` came with its first messages; `local` is from before it."""
+        flags = local.flags
+        if not isinstance(flags, Flags):
+            return agents, flags
+        # An agent that has stopped keeps its answer and goes on handing the news to its neighbours.
+        agents = eqx.tree_at(lambda a: a.state, agents, _keep(flags.done, local.agents.state, agents.state))
+        _, weather = conditions(self.key, self.setting, self.world, k, 0, local.agents.channel)
+        x = estimates(executor, self, agents)
+        return agents, exchange_flags(executor, rules.stop, self.key, self.world, flags, headers, weather, x, k)
 
     def no_report(self, executor, rules: Rules, local: Local, shared: Shared) -> dict[str, Array]:
         """NaN, or zero where it is no float."""

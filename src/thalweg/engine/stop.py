@@ -106,12 +106,17 @@ def first_flags(estimates: Float[Array, "n d"]) -> Flags:
     return Flags(estimates, nothing, nothing, no, jnp.zeros(n, jnp.int32), no)
 
 
+def told(flags: Flags) -> tuple:
+    """What an agent's neighbours hear of its flags, in the header of the round's first message."""
+    return flags.low, flags.high, flags.standing, flags.done
+
+
 def exchange_flags(
-    executor, stop: Stop, run: PRNGKeyArray, world: World, flags: Flags, weather: Conditions, estimates, k
+    executor, stop: Stop, run: PRNGKeyArray, world: World, flags: Flags, headers: tuple, weather: Conditions, estimates, k
 ) -> Flags:
-    """One round of the distributed rule: headers travel with the round's first message."""
+    """One round of the distributed rule; `headers` are what all whom `world.neighbours` names have `told`."""
     window = jnp.asarray(stop.diameter, jnp.int32)
-    low, high, standing, done = executor.everyone((flags.low, flags.high, flags.standing, flags.done))
+    low, high, standing, done = headers
     heard, mask = weather.arrived, world.mask
     at = world.neighbours
 

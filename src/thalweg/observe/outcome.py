@@ -16,6 +16,7 @@ class Outcome(enum.Enum):
     NOT_FINITE = "not finite"
     INFEASIBLE = "infeasible"
     INTERRUPTED = "interrupted"
+    TOO_FEW_AGENTS = "too few agents"
 
     @property
     def remedy(self) -> str:
@@ -30,5 +31,6 @@ class Outcome(enum.Enum):
             Outcome.DIVERGED: "Use a smaller step size (the default is safe), or check the weights of the network.",
             Outcome.NOT_FINITE: "Use a smaller step size, or look at the agent's data; engine='debug' shows the inputs.",
             Outcome.INFEASIBLE: "Change the totals of the rows that are named, or what the agents may do.",
+            Outcome.TOO_FEW_AGENTS: "Start the missing sites and this one again: it goes on from its log.",
             Outcome.INTERRUPTED: "Continue with resume=True (or `thalweg resume RUN`).",
         }[self]

@@ -123,8 +123,10 @@ class ProximalBundle(ServerAlgorithm[Plans]):
         serious = first | (value >= server.value + self.gain * predicted)
         center, best = jnp.where(serious, server.price, server.center), jnp.where(serious, value, server.value)
         nulls = jnp.where(serious, 0, server.nulls + 1)
-        well = serious & ~first & (value >= server.value + 0.5 * predicted)
-        step = server.step * jnp.where(well, 2, jnp.where((nulls > 0) & (nulls % 5 == 0), 0.5, 1)).astype(server.step.dtype)
+        telling = predicted > 8 * jnp.finfo(best.dtype).eps * (1 + jnp.abs(best))  # else it is all rounding
+        well = serious & ~first & telling & (value >= server.value + 0.5 * predicted)
+        doubtful = (nulls > 0) & (nulls % 5 == 0) & telling
+        step = server.step * jnp.where(well, 2, jnp.where(doubtful, 0.5, 1)).astype(server.step.dtype)
         # As every agent does with its plans: the mixture into slot 0, the newest answer into its own.
         put = lambda all_, new: all_.at[0].set(_mixed(all_, server.mixture)).at[server.slot].set(new)
         costs, excesses = put(server.cost, cost), put(server.excess, excess)
@@ -174,6 +176,7 @@ def _master(rows, center, metric, cost, excess, filled):
 def _simplex(v, filled):
     """Projection onto the simplex over the filled entries."""
     v = jnp.where(filled, v, -jnp.inf)
+    v = v - jnp.max(v)  # the projection does not change, and a 1 is not lost among large numbers
     ordered = jnp.sort(v)[::-1]
     total = jnp.cumsum(jnp.where(jnp.isfinite(ordered), ordered, 0)) - 1
     count = jnp.arange(1, v.shape[0] + 1)

@@ -1,0 +1,146 @@
+"""What a site tells the others of its own piece, once, before the first round; and a problem that knows its place among them.
+
+Everything here is public: it goes to every site. No record is in it.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.problem import Consensus, Coupled, EmpiricalRisk, Problem
+from thalweg.problem.constants import Memo
+from thalweg.problem.measurements import Measurements
+from thalweg.problem.scattered import Scattered
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """One site's.
+
+    Attributes:
+        name: of the site; run: hash of what it means to run.
+        layout: structure, shapes and dtypes of x and of its data, without the number of examples.
+        examples: m_i (1 where a local function is no mean over examples).
+        weight: w_i up to a common factor.
+        smoothness, strong_convexity: L_i and μ_i of its f_i; None where nobody needs them.
+    """
+
+    name: str
+    run: str
+    layout: str
+    examples: int = 1
+    weight: float = 1.0
+    smoothness: float | None = None
+    strong_convexity: float | None = None
+
+
+def card_of(name: str, run: str, problem: Scattered, weight: float | None, constants: bool) -> Card:
+    """The card of the site that holds the one piece of `problem`.
+
+    Args:
+        weight: w_i up to a common factor; None: the number of examples, or 1 where there are none.
+        constants: whether L_i and μ_i are needed.
+
+    Raises:
+        ValueError: the problem is not that of one site, or its constants are no numbers.
+    """
+    if problem.n != 1:
+        raise ValueError(f"site {name!r}: got a problem of {problem.n} agents, expected the one piece that this site holds")
+    examples = int(getattr(problem, "counts", [1])[0])
+    weight = float(getattr(problem, "counts", [1.0])[0]) if weight is None else float(weight)
+    if not (np.isfinite(weight) and weight >= 0):
+        raise ValueError(f"site {name!r}: got weight {weight}, expected a finite number ≥ 0")
+    found = (float(problem.smoothness[0]), float(problem.strong_convexity[0])) if constants else (None, None)
+    return Card(name, run, layout(problem), examples, weight, *found)
+
+
+def layout(problem: Scattered) -> str:
+    """What must be alike between sites, for people to compare."""
+    axes = 2 if isinstance(problem, EmpiricalRisk) else 1
+    shown = lambda tree, skip: ", ".join(
+        f"{jax.tree_util.keystr(path) or 'array'} {list(np.shape(leaf)[skip:])} {np.asarray(leaf).dtype}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    )
+    return f"{type(problem).__name__}: x {shown(problem.x0, 0)}; data {shown(problem.pieces.data, axes)}"
+
+
+def among(problem: Scattered, cards: Sequence[Card], place: int) -> Scattered:
+    """The problem of all sites, of which only the piece of the site at `place` is here (with a leading axis of 1).
+
+    Raises:
+        ValueError: a kind of problem that cannot be put together from cards.
+    """
+    weights = np.array([card.weight for card in cards])
+    if not weights.sum() > 0:
+        raise ValueError(f"weights: got {weights} from the sites, expected a positive sum")
+    return _seated(problem, cards, place, weights / weights.sum())
+
+
+@functools.singledispatch
+def _seated(problem: Any, cards: Sequence[Card], place: int, weights: np.ndarray) -> Any:
+    raise ValueError(
+        f"got {type(problem).__name__}, expected a Consensus, EmpiricalRisk, Measurements or Coupled problem: only those can be "
+        "put together from what sites tell of themselves"
+    )
+
+
+@_seated.register
+def _(problem: Consensus, cards, place, weights):
+    return _changed(problem, cards, weights=weights, pieces=_scaled(problem, weights, place), curvature=_curvature(cards))
+
+
+@_seated.register
+def _(problem: Measurements, cards, place, weights):
+    return _changed(problem, cards, weights=np.full(len(cards), 1 / len(cards)))
+
+
+@_seated.register
+def _(problem: EmpiricalRisk, cards, place, weights):
+    counts = np.array([card.examples for card in cards])
+    piece, own, longest = _scaled(problem, weights, place), int(counts[place]), int(counts.max())
+    if len(set(counts.tolist())) > 1:
+        # As in `data.padding.stack`: the first example again, of weight 0.
+        rows = np.where(np.arange(longest) < own, np.arange(longest), 0)
+        piece = dataclasses.replace(
+            piece,
+            data=jax.tree.map(lambda leaf: leaf[:, rows], piece.data),
+            count=jnp.asarray([own], jnp.int32),
+            mask=jnp.asarray(np.arange(longest)[None] < own, problem.dtype),
+        )
+    return _changed(problem, cards, weights=weights, pieces=piece, counts=counts, curvature=_curvature(cards))
+
+
+@_seated.register
+def _(problem: Coupled, cards, place, weights):
+    if problem.pieces.rows is not None:
+        raise ValueError("got a Coupled problem with rows=, expected one whose agents touch all rows: leave rows= out")
+    n, coupling = len(cards), problem.coupling
+    coupling = dataclasses.replace(coupling, touching=jnp.full_like(coupling.touching, n))
+    share = (coupling.initial / coupling.touching)[None]
+    piece = dataclasses.replace(problem.pieces, share=share)
+    return _changed(problem, cards, weights=np.ones(n), pieces=piece, coupling=coupling)
+
+
+def _scaled(problem: Problem, weights: np.ndarray, place: int) -> Any:
+    scale = jnp.asarray(len(weights) * weights[place : place + 1], problem.dtype)
+    return eqx.tree_at(lambda piece: piece.scale, problem.pieces, scale)
+
+
+def _curvature(cards: Sequence[Card]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if any(card.smoothness is None for card in cards):
+        return None, None
+    return np.array([card.smoothness for card in cards]), np.array([card.strong_convexity for card in cards])
+
+
+def _changed(problem: Any, cards: Sequence[Card], **fields: Any) -> Any:
+    changed = copy.copy(problem)
+    for name, value in (fields | {"names": tuple(card.name for card in cards), "memo": Memo()}).items():
+        object.__setattr__(changed, name, value)  # a frozen module that nobody has seen yet
+    return changed

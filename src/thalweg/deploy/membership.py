@@ -1,0 +1,259 @@
+"""Who takes part: sites agree on an epoch, its members and its first round.
+
+The leader is the first site, in the order of the experiment, that is there. It proposes members (`VIEW`), waits until each has
+answered with the round it is at (`READY`), and lets them begin together at the latest of those rounds (`START`). The first epoch
+has everybody. Whoever is lost, or comes back, brings a new one, in which everybody restarts from what it has: what an algorithm
+conserves is conserved among the members of one epoch, all of whom know each other.
+
+Epochs are numbered. Where a network was split, the parts have epochs of their own; the higher number wins when they meet.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+
+from .card import Card
+from .post import Kind, Letter, Post
+
+# Seconds until a proposal that was not answered is made again.
+AGAIN = 1.0
+
+
+class TooFew(RuntimeError):
+    """Fewer sites than the quorum were there for as long as one waits for them; `missing` are those who were not."""
+
+    def __init__(self, message: str, missing: Sequence[str]):
+        super().__init__(message)
+        self.missing = tuple(missing)
+
+
+class Refused(ValueError):
+    """Sites do not fit together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """`members` go on together from round `round`; `cards` are those of all sites, in their order."""
+
+    number: int
+    round: int
+    members: frozenset[str]
+    cards: tuple[Card, ...]
+
+
+class Membership:
+    """One site's part in the agreement.
+
+    Attributes:
+        epoch: the number of the newest epoch that this site takes part in, −1 before the first.
+        members: who takes part in it; round: this site's.
+    """
+
+    def __init__(self, post: Post, sites: Sequence[str], card: Card, *, quorum: int, wait: float):
+        self._post, self._sites, self._quorum, self._wait = post, tuple(sites), quorum, wait
+        self.epoch, self.members, self.round = -1, frozenset[str](), 0
+        self.cards: dict[str, Card] = {card.name: card}
+        self._card, self._highest, self._met = card, -1, frozenset[str]()
+        self._sees: dict[str, frozenset[str]] = {}
+        self._view: tuple[int, str, frozenset[str]] | None = None  # (number, leader, members), not begun yet
+        self._ready: dict[str, int] = {}
+        self._again = 0.0
+
+    def restore(self, epoch: int, cards: Sequence[Card]) -> None:
+        """Go on from a log: epochs are numbered on from `epoch`, and sites are those of `cards`.
+
+        Raises:
+            Refused: this site has other data than it had.
+        """
+        known = {card.name: card for card in cards}
+        if known.get(self._card.name) != self._card:
+            raise Refused(
+                f"site {self._card.name!r}: its log is of another experiment or of other data: got {self._card}, the log has "
+                f"{known.get(self._card.name)}; give it back its data, or choose a new folder on every site"
+            )
+        self.cards, self._highest = known, max(self._highest, epoch)
+
+    @property
+    def leader(self) -> str:
+        """The first site that is there."""
+        here = self._post.present() | {self._card.name}
+        return next(site for site in self._sites if site in here)
+
+    def disturbed(self) -> bool:
+        """Whether the epoch is over: a member is gone, a site has come that may join, or somebody proposes another one."""
+        self._greet()
+        here = self._post.present() | {self._card.name}
+        return self._view is not None or not self.members <= here or (self._leads() and self._candidates() != self.members)
+
+    def hear(self, letter: Letter) -> Epoch | None:
+        """Take a letter about membership; the epoch that it begins.
+
+        Raises:
+            Refused: the sender does not fit, or says that this site does not.
+        """
+        if letter.kind is Kind.JOIN:
+            own, *others = (Card(**card) for card in json.loads(bytes(letter.body)))
+            self._highest = max(self._highest, letter.epoch - 1)  # of an epoch n, n + 1 is written: 0 is before the first
+            self._welcome(own)
+            self.cards |= {card.name: card for card in others if card.name not in self.cards}
+        elif letter.kind is Kind.SUSPECT:
+            self._sees[letter.sender] = frozenset(json.loads(bytes(letter.body)))
+        elif letter.kind is Kind.VIEW:
+            self._join_view(letter)
+        elif letter.kind is Kind.READY and self._view is not None and letter.epoch == self._view[0]:
+            self._ready[letter.sender] = letter.round
+            self._sees[letter.sender] = frozenset(json.loads(bytes(letter.body)))
+        elif letter.kind is Kind.START and self._view is not None and letter.epoch == self._view[0]:
+            cards = [Card(**card) for card in json.loads(bytes(letter.body))]
+            self.cards = {card.name: card for card in cards}
+            return self._begun(letter.round)
+        elif letter.kind is Kind.STOP and self.epoch < 0:
+            raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")
+        return None
+
+    def gather(self, k: int, keep) -> Epoch:
+        """Agree on the next epoch; this site is at round k. Letters that are not about membership go to `keep`.
+
+        Raises:
+            TooFew: fewer than the quorum were there for `wait` seconds (in the first epoch: not all).
+            Refused: sites do not fit together.
+        """
+        patience, self.round = _Patience(self._wait), k
+        while True:
+            self._greet()
+            if self._leads() and (begun := self._lead(k)) is not None:
+                return begun
+            here = self._post.present() | {self._card.name}
+            enough = len(here & set(self._sites)) >= (self._quorum if self.epoch >= 0 or self._complete() else len(self._sites))
+            if patience.spent(enough):
+                missing = [site for site in self._sites if site not in here]
+                raise TooFew(f"{len(here)} of {len(self._sites)} sites are there, missing: {', '.join(missing)}", missing)
+            letter = self._post.receive(0.2)
+            if letter is None:
+                continue
+            if letter.kind in (Kind.MESSAGE, Kind.AGAIN, Kind.REPORT):
+                keep(letter)
+            elif (begun := self.hear(letter)) is not None:
+                return begun
+
+    def _leads(self) -> bool:
+        return self.leader == self._card.name
+
+    def _complete(self) -> bool:
+        return all(site in self.cards for site in self._sites)
+
+    def _greet(self) -> None:
+        """Tell whoever is new who this is, and the leader whom this site sees."""
+        here = self._post.present()
+        if here == self._met:
+            return
+        cards = [self._card, *(card for site, card in self.cards.items() if site != self._card.name)]
+        body = json.dumps([dataclasses.asdict(card) for card in cards]).encode()
+        for site in here - self._met:
+            self._post.send(site, Letter(Kind.JOIN, epoch=self.epoch + 1, body=body))
+        for site in self._met - here:
+            self._sees.pop(site, None)
+        self._met = here
+        if self._view is not None and self._view[1] not in here | {self._card.name}:
+            self._view = None  # its leader is gone
+        if not self._leads():
+            self._post.send(self.leader, Letter(Kind.SUSPECT, body=self._seen()))
+
+    def _welcome(self, card: Card) -> None:
+        mine, known = self._card, self.cards.get(card.name)
+        if card.name not in self._sites:
+            self._refuse(card.name, f"site {card.name!r} is none of {', '.join(self._sites)}: add it to the experiment file")
+        elif card.run != mine.run:
+            what = (
+                f"site {card.name!r} has another experiment, of hash {card.run[:12]}; that of {mine.name!r} is {mine.run[:12]}"
+            )
+            self._refuse(card.name, f"{what}: give all sites the same file")
+        elif card.layout != mine.layout:
+            what = f"site {card.name!r} has data of another form: got {card.layout}; {mine.name!r} has {mine.layout}"
+            self._refuse(card.name, f"{what}: bring them into one form")
+        elif known is not None and known != card:
+            self._refuse(
+                card.name, f"site {card.name!r} came back with other data: got {card}, it had {known}: give it back its data"
+            )
+        else:
+            self.cards[card.name] = card
+
+    def _refuse(self, site: str, why: str) -> None:
+        """Before the first epoch nobody begins; a run that is on its way goes on without the newcomer."""
+        self._post.send(site, Letter(Kind.STOP, body=why.encode()))
+        if self.epoch < 0:
+            raise Refused(why)
+
+    def _candidates(self) -> frozenset[str]:
+        """Who can take part: in the order of the sites, whoever is there, is known, and sees all those before."""
+        here, chosen = self._post.present() | {self._card.name}, set[str]()
+        for site in self._sites:
+            seen = self._sees.get(site)
+            if site in here and site in self.cards and (seen is None or chosen - {site} <= seen):
+                chosen.add(site)
+        return frozenset(chosen)
+
+    def _lead(self, k: int) -> Epoch | None:
+        """As the leader: propose members, and begin once all are ready."""
+        wanted = self._candidates()
+        if not self._complete() or (self.epoch < 0 and self._highest < 0 and wanted != frozenset(self._sites)):
+            return None
+        if len(wanted) < self._quorum:
+            return None
+        old = self._view is None or self._view[1:] != (self._card.name, wanted) or self._view[0] < self._highest
+        if old:
+            self._view = (max(self._highest, self.epoch) + 1, self._card.name, wanted)
+            self._highest, self._ready = self._view[0], {self._card.name: k}
+        if old or time.monotonic() > self._again:  # whoever was about to leave another epoch may have missed it
+            self._again = time.monotonic() + AGAIN
+            body = json.dumps(sorted(wanted)).encode()
+            for site in wanted - self._ready.keys():
+                self._post.send(site, Letter(Kind.VIEW, epoch=self._view[0], body=body))
+        if not wanted <= self._ready.keys():
+            return None
+        first = max(self._ready[site] for site in wanted)
+        body = json.dumps([dataclasses.asdict(self.cards[site]) for site in self._sites]).encode()
+        for site in wanted - {self._card.name}:
+            self._post.send(site, Letter(Kind.START, epoch=self._view[0], round=first, body=body))
+        return self._begun(first)
+
+    def _join_view(self, letter: Letter) -> None:
+        members = frozenset(json.loads(bytes(letter.body)))
+        better = self._view is None or (letter.epoch, -self._place(letter.sender)) > (
+            self._view[0],
+            -self._place(self._view[1]),
+        )
+        if letter.epoch <= self.epoch and members:
+            # Of a part of the network that was split off: whoever leads it is to know how far epochs have come here.
+            self._post.send(letter.sender, Letter(Kind.VIEW, epoch=self.epoch, body=b"[]"))
+            return
+        self._highest = max(self._highest, letter.epoch)
+        if letter.epoch <= self.epoch or not better or self._card.name not in members:
+            return
+        self._view = (letter.epoch, letter.sender, members)
+        self._post.send(letter.sender, Letter(Kind.READY, epoch=letter.epoch, round=self.round, body=self._seen()))
+
+    def _begun(self, first: int) -> Epoch:
+        assert self._view is not None
+        self.epoch, _, self.members = self._view
+        self._view, self._ready = None, {}
+        return Epoch(self.epoch, first, self.members, tuple(self.cards[site] for site in self._sites))
+
+    def _seen(self) -> bytes:
+        return json.dumps(sorted(self._post.present())).encode()
+
+    def _place(self, site: str) -> int:
+        return self._sites.index(site)
+
+
+class _Patience:
+    """Runs out after so many seconds in a row without enough."""
+
+    def __init__(self, seconds: float):
+        self._seconds, self._since = seconds, time.monotonic()
+
+    def spent(self, enough: bool) -> bool:
+        if enough:
+            self._since = time.monotonic()
+        return time.monotonic() - self._since > self._seconds
