@@ -12,9 +12,6 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 from thalweg.message.payload import pack, unpack
 
 _HEAD = struct.Struct("<4sIIIQ")
@@ -74,9 +71,8 @@ class Journal:
         if found is None:
             return None
         epoch, k, notes, payload = found
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), like)
         try:
-            return Entry(epoch, k, notes, unpack(payload, shapes))
+            return Entry(epoch, k, notes, unpack(payload, like))
         except ValueError as error:
             raise ValueError(f"the log in {self._paths[0].parent} is of another run: {error}; choose another folder") from None
 

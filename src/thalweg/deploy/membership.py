@@ -50,15 +50,16 @@ class Membership:
         members: who takes part in it; round: this site's.
     """
 
-    def __init__(self, post: Post, sites: Sequence[str], card: Card, *, quorum: int, wait: float):
-        self._post, self._sites, self._quorum, self._wait = post, tuple(sites), quorum, wait
+    def __init__(self, post: Post, sites: Sequence[str], card: Card, *, quorum: int, timeout: float, wait: float):
+        self._post, self._sites, self._quorum, self._timeout, self._wait = post, tuple(sites), quorum, timeout, wait
         self.epoch, self.members, self.round = -1, frozenset[str](), 0
         self.cards: dict[str, Card] = {card.name: card}
         self._card, self._highest, self._met = card, -1, frozenset[str]()
         self._sees: dict[str, frozenset[str]] = {}
         self._view: tuple[int, str, frozenset[str]] | None = None  # (number, leader, members), not begun yet
         self._ready: dict[str, int] = {}
-        self._again = 0.0
+        self._again = self._proposed = 0.0
+        self._silent: set[str] = set()  # there, but did not answer the last proposal
 
     def restore(self, epoch: int, cards: Sequence[Card]) -> None:
         """Go on from a log: epochs are numbered on from `epoch`, and sites are those of `cards`.
@@ -92,6 +93,7 @@ class Membership:
         Raises:
             Refused: the sender does not fit, or says that this site does not.
         """
+        self._silent.discard(letter.sender)
         if letter.kind is Kind.JOIN:
             own, *others = (Card(**card) for card in json.loads(bytes(letter.body)))
             self._highest = max(self._highest, letter.epoch - 1)  # of an epoch n, n + 1 is written: 0 is before the first
@@ -190,7 +192,7 @@ class Membership:
         here, chosen = self._post.present() | {self._card.name}, set[str]()
         for site in self._sites:
             seen = self._sees.get(site)
-            if site in here and site in self.cards and (seen is None or chosen - {site} <= seen):
+            if site in here - self._silent and site in self.cards and (seen is None or chosen - {site} <= seen):
                 chosen.add(site)
         return frozenset(chosen)
 
@@ -204,13 +206,15 @@ class Membership:
         old = self._view is None or self._view[1:] != (self._card.name, wanted) or self._view[0] < self._highest
         if old:
             self._view = (max(self._highest, self.epoch) + 1, self._card.name, wanted)
-            self._highest, self._ready = self._view[0], {self._card.name: k}
+            self._highest, self._ready, self._proposed = self._view[0], {self._card.name: k}, time.monotonic()
         if old or time.monotonic() > self._again:  # whoever was about to leave another epoch may have missed it
             self._again = time.monotonic() + AGAIN
             body = json.dumps(sorted(wanted)).encode()
             for site in wanted - self._ready.keys():
                 self._post.send(site, Letter(Kind.VIEW, epoch=self._view[0], body=body))
         if not wanted <= self._ready.keys():
+            if time.monotonic() > self._proposed + self._timeout:
+                self._silent |= wanted - self._ready.keys()
             return None
         first = max(self._ready[site] for site in wanted)
         body = json.dumps([dataclasses.asdict(self.cards[site]) for site in self._sites]).encode()

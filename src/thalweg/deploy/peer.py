@@ -138,7 +138,7 @@ class Peer:
         self.card = card_of(post.me, run, problem, weight, constants)
         quorum = self.settings.quorum or len(sites) // 2 + 1
         self.post = post
-        self.members = Membership(post, sites, self.card, quorum=quorum, wait=self.settings.wait)
+        self.members = Membership(post, sites, self.card, quorum=quorum, timeout=self.settings.timeout, wait=self.settings.wait)
         self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
         self._inbox: dict[tuple[int, int, int], dict[str, Any]] = {}
         self._outbox: dict[tuple[int, int, int], dict[str, bytes]] = {}

@@ -78,7 +78,8 @@ class MarketGauge(Gauge):
         found = as_clients(
             executor, e, "measure", one, e.problem.pieces, context, records[0], own, common=(server, price)
         )  # fmt: skip
-        moved = jnp.sqrt(jnp.sum((x - previous) ** 2)) / jnp.maximum(rounds, 1).astype(x.dtype)
+        distance = lambda x, previous, rounds: jnp.sqrt(jnp.sum((x - previous) ** 2)) / jnp.maximum(rounds, 1).astype(x.dtype)
+        moved = executor.network_role("movement", distance, x, previous, jnp.asarray(rounds))
         return summarised(executor, e.problem, k, price, moved, found, jnp.zeros(0, x.dtype))
 
     def settled(self, stop, snapshot):
