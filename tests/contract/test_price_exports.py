@@ -317,10 +317,15 @@ def test_engines_agree_to_the_bit_and_pack_the_predicted_bytes(name, closed):
             (simulated.history.scalars, simulated.history.agents)
         )
         np.testing.assert_array_equal(other.ledger.messages, simulated.ledger.messages)
-    packed = np.sum(np.reshape(session.executor.wire, (6, -1, N)), axis=1)  # of all phases of a round
+    packed = packed_bytes(session, simulated)
     assert (packed == simulated.ledger.message_bytes).all()
     np.testing.assert_array_equal(simulated.ledger.bytes, simulated.ledger.messages * packed[0, 0])
     assert simulated.ledger.bytes.sum() > 0
+
+
+def packed_bytes(session, result):
+    """`[rounds, c]` bytes that were really packed for each client of a cohort, all phases of a round together."""
+    return np.sum(np.reshape(session.executor.wire, (result.rounds, len(result.algorithm.phases), -1)), axis=1)
 
 
 def debugged(solve):
@@ -351,7 +356,7 @@ def test_sparse_rows_on_all_engines(name):
         assert exports.bits((other.x, other.price, other.history.scalars)) == exports.bits(
             (simulated.x, simulated.price, simulated.history.scalars)
         )
-    assert (np.reshape(session.executor.wire, (6, -1)) == simulated.ledger.message_bytes).all()
+    assert (packed_bytes(session, simulated) == simulated.ledger.message_bytes).all()
 
 
 def best(price, data):
