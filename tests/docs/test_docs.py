@@ -45,19 +45,9 @@ def newcomer(tmp_path, monkeypatch):
 
 
 LONG = {
-    "compression",
-    "data",
-    "drift",
-    "engines",
-    "failures",
-    "federated",
-    "fleets",
-    "mpc",
-    "online",
-    "prices",
-    "privacy",
+    "compression", "data", "drift", "engines", "failures", "federated", "fleets", "mpc", "online", "prices", "privacy",
     "robustness",
-}
+}  # fmt: skip
 
 
 def has(page: Path, *marks: str | None) -> bool:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.problem import Consensus, Coupled, EmpiricalRisk, Problem
+from thalweg.problem import Consensus, EmpiricalRisk, Problem
 from thalweg.problem.constants import Memo
 from thalweg.problem.measurements import Measurements
 from thalweg.problem.scattered import Scattered
@@ -86,8 +86,8 @@ def among(problem: Scattered, cards: Sequence[Card], place: int) -> Scattered:
 @functools.singledispatch
 def _seated(problem: Any, cards: Sequence[Card], place: int, weights: np.ndarray) -> Any:
     raise ValueError(
-        f"got {type(problem).__name__}, expected a Consensus, EmpiricalRisk, Measurements or Coupled problem: only those can be "
-        "put together from what sites tell of themselves"
+        f"got {type(problem).__name__}, expected a Consensus, EmpiricalRisk or Measurements problem: only those can be put "
+        "together from what sites tell of themselves; others are for tw.solve"
     )
 
 
@@ -115,17 +115,6 @@ def _(problem: EmpiricalRisk, cards, place, weights):
             mask=jnp.asarray(np.arange(longest)[None] < own, problem.dtype),
         )
     return _changed(problem, cards, weights=weights, pieces=piece, counts=counts, curvature=_curvature(cards))
-
-
-@_seated.register
-def _(problem: Coupled, cards, place, weights):
-    if problem.pieces.rows is not None:
-        raise ValueError("got a Coupled problem with rows=, expected one whose agents touch all rows: leave rows= out")
-    n, coupling = len(cards), problem.coupling
-    coupling = dataclasses.replace(coupling, touching=jnp.full_like(coupling.touching, n))
-    share = (coupling.initial / coupling.touching)[None]
-    piece = dataclasses.replace(problem.pieces, share=share)
-    return _changed(problem, cards, weights=np.ones(n), pieces=piece, coupling=coupling)
 
 
 def _scaled(problem: Problem, weights: np.ndarray, place: int) -> Any:

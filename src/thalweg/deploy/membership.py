@@ -10,6 +10,7 @@ Epochs are numbered. Where a network was split, the parts have epochs of their o
 
 import dataclasses
 import json
+import secrets
 import time
 from collections.abc import Sequence
 
@@ -59,6 +60,8 @@ class Membership:
         self._view: tuple[int, str, frozenset[str]] | None = None  # (number, leader, members), not begun yet
         self._ready: dict[str, int] = {}
         self._again = self._proposed = 0.0
+        # One process of a site has one life; what lives others were seen to have, and whether one of them is another than it was.
+        self._life, self._lives, self._reborn = secrets.token_hex(8), dict[str, str](), False
         self._silent: set[str] = set()  # there, but did not answer the last proposal
 
     def restore(self, epoch: int, cards: Sequence[Card]) -> None:
@@ -82,35 +85,60 @@ class Membership:
         return next(site for site in self._sites if site in here)
 
     def disturbed(self) -> bool:
-        """Whether the epoch is over: a member is gone, a site has come that may join, or somebody proposes another one."""
+        """Whether the epoch is over: a member is gone or was, a site has come that may join, or somebody proposes another one."""
         self._greet()
         here = self._post.present() | {self._card.name}
-        return self._view is not None or not self.members <= here or (self._leads() and self._candidates() != self.members)
+        gone = self._reborn or not self.members <= here
+        return self._view is not None or gone or (self._leads() and self._candidates() != self.members)
+
+    @property
+    def proposed(self) -> bool:
+        """Whether another epoch is proposed, of which this site is a part."""
+        return self._view is not None
 
     def hear(self, letter: Letter) -> Epoch | None:
-        """Take a letter about membership; the epoch that it begins.
+        """Take a letter about membership; the epoch that it begins. One that cannot be read, or is not its sender's to write, is
+        counted and thrown away.
 
         Raises:
             Refused: the sender does not fit, or says that this site does not.
         """
+        try:
+            return self._heard(letter)
+        except Refused:
+            raise
+        except (ValueError, TypeError, KeyError):  # what JSON or a card cannot be made of
+            self._post.rejected["malformed"] += 1
+            return None
+
+    def _heard(self, letter: Letter) -> Epoch | None:
+        if letter.sender not in self._sites:
+            self._post.rejected["unknown site"] += 1
+            return None
         self._silent.discard(letter.sender)
         if letter.kind is Kind.JOIN:
-            own, *others = (Card(**card) for card in json.loads(bytes(letter.body)))
+            told = json.loads(bytes(letter.body))
+            own, *others = (Card(**card) for card in told["cards"])
+            if own.name != letter.sender:
+                raise ValueError(own.name)
             self._highest = max(self._highest, letter.epoch - 1)  # of an epoch n, n + 1 is written: 0 is before the first
+            if self._lives.setdefault(own.name, told["life"]) != told["life"]:
+                # It died and came back before its absence was seen: it knows nothing of this epoch, and nobody has greeted it.
+                self._lives[own.name], self._reborn, self._met = told["life"], True, self._met - {own.name}
             self._welcome(own)
             self.cards |= {card.name: card for card in others if card.name not in self.cards}
-        elif letter.kind is Kind.SUSPECT:
+        elif letter.kind is Kind.SEES:
             self._sees[letter.sender] = frozenset(json.loads(bytes(letter.body)))
         elif letter.kind is Kind.VIEW:
             self._join_view(letter)
         elif letter.kind is Kind.READY and self._view is not None and letter.epoch == self._view[0]:
             self._ready[letter.sender] = letter.round
             self._sees[letter.sender] = frozenset(json.loads(bytes(letter.body)))
-        elif letter.kind is Kind.START and self._view is not None and letter.epoch == self._view[0]:
+        elif letter.kind is Kind.START and self._view is not None and self._view[:2] == (letter.epoch, letter.sender):
             cards = [Card(**card) for card in json.loads(bytes(letter.body))]
             self.cards = {card.name: card for card in cards}
             return self._begun(letter.round)
-        elif letter.kind is Kind.STOP and self.epoch < 0:
+        elif letter.kind is Kind.REFUSED and self.epoch < 0:
             raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")
         return None
 
@@ -134,7 +162,7 @@ class Membership:
             letter = self._post.receive(0.2)
             if letter is None:
                 continue
-            if letter.kind in (Kind.MESSAGE, Kind.AGAIN, Kind.REPORT):
+            if letter.kind in (Kind.MESSAGE, Kind.AGAIN, Kind.DONE):
                 keep(letter)
             elif (begun := self.hear(letter)) is not None:
                 return begun
@@ -151,7 +179,7 @@ class Membership:
         if here == self._met:
             return
         cards = [self._card, *(card for site, card in self.cards.items() if site != self._card.name)]
-        body = json.dumps([dataclasses.asdict(card) for card in cards]).encode()
+        body = json.dumps({"life": self._life, "cards": [dataclasses.asdict(card) for card in cards]}).encode()
         for site in here - self._met:
             self._post.send(site, Letter(Kind.JOIN, epoch=self.epoch + 1, body=body))
         for site in self._met - here:
@@ -160,13 +188,11 @@ class Membership:
         if self._view is not None and self._view[1] not in here | {self._card.name}:
             self._view = None  # its leader is gone
         if not self._leads():
-            self._post.send(self.leader, Letter(Kind.SUSPECT, body=self._seen()))
+            self._post.send(self.leader, Letter(Kind.SEES, body=self._seen()))
 
     def _welcome(self, card: Card) -> None:
         mine, known = self._card, self.cards.get(card.name)
-        if card.name not in self._sites:
-            self._refuse(card.name, f"site {card.name!r} is none of {', '.join(self._sites)}: add it to the experiment file")
-        elif card.run != mine.run:
+        if card.run != mine.run:
             what = (
                 f"site {card.name!r} has another experiment, of hash {card.run[:12]}; that of {mine.name!r} is {mine.run[:12]}"
             )
@@ -183,7 +209,7 @@ class Membership:
 
     def _refuse(self, site: str, why: str) -> None:
         """Before the first epoch nobody begins; a run that is on its way goes on without the newcomer."""
-        self._post.send(site, Letter(Kind.STOP, body=why.encode()))
+        self._post.send(site, Letter(Kind.REFUSED, body=why.encode()))
         if self.epoch < 0:
             raise Refused(why)
 
@@ -241,7 +267,7 @@ class Membership:
     def _begun(self, first: int) -> Epoch:
         assert self._view is not None
         self.epoch, _, self.members = self._view
-        self._view, self._ready = None, {}
+        self._view, self._ready, self._reborn = None, {}, False
         return Epoch(self.epoch, first, self.members, tuple(self.cards[site] for site in self._sites))
 
     def _seen(self) -> bytes:

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from thalweg.engine import Stop, setup
 from thalweg.engine.loop import Rules
 from thalweg.engine.stop import Flags
 from thalweg.message.aggregate import Mixer
+from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
 from thalweg.network import Network
 from thalweg.observe import Outcome
@@ -27,65 +27,7 @@ from .journal import Journal
 from .membership import Epoch, Membership, TooFew
 from .post import Kind, Letter, Post
 from .seat import Seat, take_seat
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How a site deals with others that fail.
-
-    Attributes:
-        timeout: seconds without a message after which it is asked for again; the post calls a silent site gone after as many.
-        wait: seconds to wait for sites that are missing, before the run begins or when too few are left.
-        quorum: sites without whom no epoch begins; None: more than half.
-        folder: of the site's log, from which it goes on after it was killed; None: no log.
-        fsync: wait for the disk in every round (see `Journal`).
-    """
-
-    timeout: float = 5.0
-    wait: float = 600.0
-    quorum: int | None = None
-    folder: Path | None = None
-    fsync: bool = False
-
-    def __post_init__(self):
-        for name in ("timeout", "wait"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive number of seconds")
-        if self.quorum is not None and self.quorum < 1:
-            raise ValueError(f"quorum: got {self.quorum}, expected at least 1 site")
-
-
-@dataclasses.dataclass
-class Ledger:
-    """What a site put on the wire, and what became of it. Bytes are of payloads; headers are counted apart."""
-
-    payload: int = 0
-    headers: int = 0
-    messages: int = 0
-    again: int = 0
-    epochs: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What a site has at the end of a run.
-
-    Attributes:
-        site: its name; x: its answer; price: of a coupled problem, its copy of the price `[m]`.
-        outcome, reason: why it ended; rounds: how many were done.
-        history: column → values at recorded rounds ("round", "seconds", "loss", "bytes").
-        ledger: what was sent. rejected: reason → letters thrown away by the post.
-    """
-
-    site: str
-    x: Any
-    outcome: Outcome
-    reason: str
-    rounds: int
-    history: dict[str, list[float]]
-    ledger: Ledger
-    rejected: dict[str, int]
-    price: np.ndarray | None = None
+from .site import Answer, Ledger, Settings
 
 
 class Peer:
@@ -100,6 +42,9 @@ class Peer:
         run: what all sites must have in common, for example the experiment's hash.
         every: record every so many rounds.
         watch: told of (round, history) at every record.
+
+    Randomness is that of the simulation, from a seed that all sites know: what is to stay secret cannot come from it, and stages
+    that add noise for privacy are refused.
 
     Raises:
         TypeError, ValueError: an impossible combination, before anything is sent.
@@ -129,9 +74,16 @@ class Peer:
             raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
         if len(sites) != network.n:
             raise ValueError(f"got {len(sites)} sites and a network of {network.n} agents, expected one site for each agent")
+        if link is not None and link.after(Flow()).noise:
+            raise ValueError(
+                "link: got a stage that adds noise for privacy, expected none: a site would draw it from the seed, which all sites "
+                "know; simulate it with tw.solve"
+            )
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network = problem, algorithm, network
         self.rounds, self.stop, self.seed, self.link, self.mixer = int(rounds), stop, int(seed), link, aggregate
+        if stop is not None:
+            self.stop = dataclasses.replace(stop, distributed=True)
         self.settings, self.deterministic = settings or Settings(), deterministic
         self.every, self.watch = max(1, self.rounds // 200) if every is None else every, watch
         constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
@@ -153,6 +105,12 @@ class Peer:
         Raises:
             ValueError: sites do not fit together, before the first round.
         """
+        try:
+            return self._lived()
+        finally:
+            self.post.close()  # the others are not to wait for a site that failed
+
+    def _lived(self) -> Answer:
         self._began = time.monotonic()
         k, local = self._restored(), None
         while True:
@@ -197,19 +155,12 @@ class Peer:
         problem = among(self.problem, cards, self.place)
         seat = take_seat(problem, self.algorithm, self.network, self.place, seed=self.seed, link=self.link, mixer=self.mixer)
         rules = Rules(
-            stop=setup.traced_stop(self._stop(), problem.dtype),
+            stop=setup.traced_stop(setup.with_diameter(self.stop, self.network, problem), problem.dtype),
             every=jnp.asarray(self.every, jnp.int32),
             reference=jnp.full(ravel_pytree(problem.x0)[0].shape, jnp.nan),
             limit=jnp.asarray(jnp.inf, problem.dtype),
         )
         self._seat, self._halves = seat, Halves(seat, rules, self.deterministic)
-
-    def _stop(self) -> Stop | None:
-        """The rule that sites can decide by themselves."""
-        if self.stop is None:
-            return None
-        diameter = int(self.network.facts.diameter) if self.stop.diameter is None else self.stop.diameter
-        return dataclasses.replace(self.stop, distributed=True, diameter=max(1, diameter))
 
     def _blank(self) -> Any:
         return jax.eval_shape(lambda: self._halves.begin(self._seat.program)).agents.state
@@ -294,7 +245,7 @@ class Peer:
 
     def _take(self, letter: Letter) -> None:
         """A letter during a round."""
-        if letter.kind in (Kind.MESSAGE, Kind.AGAIN, Kind.REPORT):
+        if letter.kind in (Kind.MESSAGE, Kind.AGAIN, Kind.DONE):
             self._keep(letter)
         else:
             self.members.hear(letter)
@@ -307,7 +258,7 @@ class Peer:
             if body is not None:
                 self.ledger.again += 1
                 self._send(letter.sender, letter.round, letter.phase, body)
-        elif letter.kind is Kind.REPORT:
+        elif letter.kind is Kind.DONE:
             self._finished.add(letter.sender)
         elif self._fits(letter):
             self._inbox.setdefault(key, {})[letter.sender] = letter.body
@@ -346,29 +297,26 @@ class Peer:
         """Stay until the others have ended too, to send them again what they missed; False when a new epoch begins instead."""
         self.members.round = k
         for site in self._epoch.members - {self.post.me}:
-            self.post.send(site, Letter(Kind.REPORT, self._epoch.number, k))
-        last = time.monotonic()
-        others = self._epoch.members - {self.post.me}
-        while not others <= self._finished:
+            self.post.send(site, Letter(Kind.DONE, self._epoch.number, k))
+        missing, last = self._epoch.members - {self.post.me} - self._finished, time.monotonic()
+        # Whoever has done its last round may leave; one that is gone before has lost its place in this epoch.
+        while missing & self.post.present() and time.monotonic() - last < self.settings.wait:
             letter = self.post.receive(min(1.0, self.settings.timeout))
             if letter is not None:
                 self._take(letter)
                 last = time.monotonic()
-            missing = others - self._finished
-            if self.members.disturbed() and missing & self.post.present():
+            if self.members.proposed:
                 return False
-            if not missing & self.post.present() or time.monotonic() - last > self.settings.wait:
-                break
+            missing = missing - self._finished
         return True
 
     def _answer(self, local: Any, k: int, outcome: Outcome, reason: str) -> Answer:
-        x = price = None
+        x = None
+        if local is None and self._state is not None:  # what the log holds
+            local = self._halves.enter(self._seat.program, self._state, True)
         if local is not None:
-            row = self._halves.estimate(self._program, local)
-            x = ravel_pytree(self._program.problem.x0)[1](jnp.asarray(row))
-            if hasattr(self.algorithm, "price"):
-                first = jax.tree.map(lambda leaf: leaf[0], local.agents.state)
-                price = np.asarray(self.algorithm.price(first))
-        self.post.close()
+            row = self._halves.estimate(self._seat.program, local)
+            x = ravel_pytree(self._seat.program.problem.x0)[1](jnp.asarray(row))
+        said = () if self._seat is None else self._seat.said
         rejected = {why: int(count) for why, count in self.post.rejected.items()}
-        return Answer(self.post.me, x, outcome, reason, k, self.history, self.ledger, rejected, price)
+        return Answer(self.post.me, x, outcome, reason, k, self.history, self.ledger, rejected, said)

@@ -13,16 +13,15 @@ from collections import Counter
 class Kind(enum.IntEnum):
     """What a letter is about."""
 
-    MESSAGE = 1  # what an algorithm's role sends, encoded: of a peer to its neighbours, of a client to its server
-    BROADCAST = 2  # what a server sends to a client
-    AGAIN = 3  # asks for a message that did not come
-    JOIN = 4  # a site is there: what it runs, what it knows of its own data
-    VIEW = 5  # who takes part in an epoch, by whoever leads
-    READY = 6  # a site has read the view
+    MESSAGE = 1  # what an algorithm's role sends, encoded
+    AGAIN = 2  # asks for a message that did not come
+    JOIN = 3  # a site is there: what it runs, what it knows of its own data and of the others'
+    SEES = 4  # to the leader: which sites its sender is connected with
+    VIEW = 5  # who is to take part in an epoch, by whoever leads
+    READY = 6  # a site has read the view, and is at this round
     START = 7  # the epoch begins
-    SUSPECT = 8  # a site was waited for in vain
-    STOP = 9  # the run ends, and why
-    REPORT = 10  # what the experiment reports of a site
+    REFUSED = 8  # its receiver does not fit to its sender, and why
+    DONE = 9  # a site has done its last round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Letter:
     Attributes:
         kind: what it is about.
         epoch, round, phase: where in the run it belongs (0 where it belongs nowhere).
-        body: the payload; of `MESSAGE` and `BROADCAST` as `thalweg.message.payload.pack` lays it out, else of the kind's own.
+        body: the payload; of `MESSAGE` as `thalweg.message.payload.pack` lays it out, else of the kind's own.
         sender: who wrote it, filled in by the post of the receiver.
     """
 

@@ -15,15 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.algorithm.base import PeerAlgorithm
-from thalweg.algorithm.step import PerAgent, localise, traced
-from thalweg.engine import refusals
-from thalweg.engine.combining import weight_kinds
-from thalweg.engine.peer_kinds import kind_of
+from thalweg.engine.assembly import assemble
 from thalweg.engine.peers import Peers
-from thalweg.engine.refusals_message import check_link, check_mixer, link_facts
-from thalweg.engine.world import World, make_setting, make_world
+from thalweg.engine.world import World
 from thalweg.message.aggregate import Mixer
-from thalweg.message.stage import Identity, Stage
+from thalweg.message.stage import Stage
 from thalweg.network import Network
 from thalweg.problem.scattered import Scattered
 
@@ -91,56 +87,36 @@ def take_seat(
     Raises:
         TypeError, ValueError: as `thalweg.solve`, before anything runs.
     """
-    n, ids = problem.n, np.arange(problem.n)
-    refusals.check_network(algorithm, network)
-    check_link(link, network)
-    check_mixer(algorithm, n, mixer, None, int(network.facts.min_degree))
-    kind = kind_of(problem, algorithm)
-    facts = dataclasses.replace(kind.facts(algorithm, network), **link_facts(link, problem.x0))
-    if facts.local_smoothness is not None:
-        algorithm = localise(algorithm, facts.local_smoothness)
-    algorithm = algorithm.resolve(facts)
-    full = make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), fast=False)
+    ids = np.arange(problem.n)
+    found = assemble(
+        problem, algorithm, network, ids=ids, seed=seed, link=link, mixer=mixer, adversary=None, fast=False
+    )  # fmt: skip
+    full = found.program.world
     slots = network.slots()
     mask = np.asarray(slots.mask)
     receiver, slot = np.nonzero((np.asarray(slots.neighbours) == place) & mask)
     heard = np.where(mask[place], np.asarray(slots.neighbours)[place], -1)
     mine = {j: s for s, j in enumerate(heard.tolist()) if j >= 0}
-    program = Peers(
-        problem=kind.problem,
-        algorithm=traced(_own(algorithm, place), problem.dtype),
-        link=Identity() if link is None else link,
-        mixer=None if mixer is None else traced(mixer, problem.dtype),
-        adversary=None,
-        world=_row(full, place),
-        setting=make_setting(network, ids),
-        key=jax.random.key_data(jax.random.key(seed)),
-        gauge=kind.gauge,
-    )
     return Seat(
         place=place,
-        program=program,
+        program=_alone(found.program, place),
         heard=heard,
         hearing=receiver,
         slot_of=np.array([mine.get(j, 0) for j in receiver.tolist()], int),
         outward=_slots_of(full, receiver, slot),
-        algorithm=algorithm,
-        said=tuple(refusals.step_warnings(algorithm, facts, network)),
+        algorithm=found.algorithm,
+        said=tuple(found.said),
     )
 
 
-def _own(algorithm: PeerAlgorithm, place: int) -> PeerAlgorithm:
-    """With the hyper-parameters of this agent."""
-    is_each = lambda leaf: isinstance(leaf, PerAgent)
-    pick = lambda leaf: jax.tree.map(lambda values: np.asarray(values)[place : place + 1], leaf) if is_each(leaf) else leaf
-    return jax.tree.map(pick, algorithm, is_leaf=is_each)
-
-
-def _row(world: World, place: int) -> World:
-    """The agent's row, whose neighbours are the rows of what a round brings."""
-    row = jax.tree.map(lambda leaf: leaf[place : place + 1], world)
-    slots = jnp.arange(1, world.mask.shape[1] + 1, dtype=jnp.int32)[None]
-    return dataclasses.replace(row, neighbours=jnp.where(row.mask, slots, 0), reverse=jnp.zeros_like(row.reverse))
+def _alone(program: Peers, place: int) -> Peers:
+    """One agent's row of the program, whose neighbours are the rows of what a round brings. Its piece is a single row already."""
+    agents = program.belongs_to_agents()
+    agents = eqx.tree_at(lambda m: m.problem.pieces, agents, jax.tree.map(lambda _: False, program.problem.pieces))
+    row = jax.tree.map(lambda leaf, each: leaf[place : place + 1] if each else leaf, program, agents)
+    slots = jnp.arange(1, row.world.mask.shape[1] + 1, dtype=jnp.int32)[None]
+    heard = jnp.where(row.world.mask, slots, 0), jnp.zeros_like(row.world.reverse)
+    return eqx.tree_at(lambda p: (p.world.neighbours, p.world.reverse), row, heard)
 
 
 def _slots_of(world: World, receivers: np.ndarray, slots: np.ndarray) -> World:

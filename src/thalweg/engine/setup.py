@@ -15,6 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg._version import __version__
+from thalweg.network import Network
 from thalweg.observe import History, Outcome, describe
 from thalweg.observe.describing import shown
 from thalweg.problem.scattered import Scattered
@@ -96,6 +97,30 @@ def checked_groups(groups: Any, problem: Any) -> dict[str, list[str]]:
         got = repr(groups) if isinstance(groups, str) else f"{len(groups)} labels"
         raise ValueError(f"solve: got groups={got}, expected a label for each of the {n} agents, in their order")
     return {"groups": [str(label) for label in groups]}
+
+
+def with_diameter(stop: Stop | None, network: Network, problem: Scattered) -> Stop | None:
+    """The stop rule of peers, with its diameter filled in.
+
+    Raises:
+        ValueError: tolerances that the dtype cannot tell, or a network or a diameter that the distributed rule cannot have.
+    """
+    if stop is None:
+        return None
+    finest = float(jnp.finfo(problem.dtype).eps)
+    if min(stop.progress, stop.agreement) < finest:
+        raise ValueError(
+            f"Stop: got tolerances {stop.progress:.1g} and {stop.agreement:.1g}, finer than {problem.dtype}'s resolution "
+            f"{finest:.1g}; loosen them, or use float64 (jax.config.update('jax_enable_x64', True))"
+        )
+    if not stop.distributed:
+        return stop
+    if type(network.schedule).__name__ != "Fixed":
+        raise ValueError(f"Stop(distributed=True) needs a network whose edges do not change, got {network.schedule}")
+    diameter = int(network.facts.diameter) if stop.diameter is None else stop.diameter
+    if diameter < network.facts.diameter and not network.facts.diameter_is_bound:
+        raise ValueError(f"Stop(diameter={diameter}): expected a bound on the diameter, which is {network.facts.diameter}")
+    return dataclasses.replace(stop, diameter=max(1, diameter))
 
 
 def traced_stop(stop: Stop | None, dtype) -> Stop | None:

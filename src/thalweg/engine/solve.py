@@ -6,18 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from thalweg.adversary import Adversary
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.algorithm.server.base import ServerAlgorithm
-from thalweg.algorithm.step import localise, traced
 from thalweg.fleet import Fleet
 from thalweg.message.aggregate import Aggregator, Mixer
 from thalweg.message.payload import HEADER_BYTES, payload_bytes
-from thalweg.message.stage import Identity, Stage
+from thalweg.message.stage import Stage
 from thalweg.network import Network
 from thalweg.observe import History, Ledger, Result
 from thalweg.observe.trackers import Tracker
@@ -25,7 +23,7 @@ from thalweg.privacy import Budget
 from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
-from .combining import weight_kinds
+from .assembly import assemble
 from .debug import Debug
 from .driver import Run
 from .epoch import bring
@@ -33,18 +31,14 @@ from .federate import federate
 from .led import Asked
 from .loop import Rules
 from .moving import goal_of
-from .peer_kinds import kind_of
 from .peer_round import message_specs, wire_specs
-from .peers import Peers
 from .privacy import of_peers, plan
-from .refusals_message import check_link, check_mixer, link_facts
 from .simulated import Sharded, Simulated
 from .stop import Stop
 from .tabulate import Messages, Tabulator
 from .tracking import checked_trackers
 from .trade import trade
 from .warm import WarmStart
-from .world import make_setting, make_world
 
 # Above this many values per record the history keeps no row per agent.
 AGENT_ROWS = 2000
@@ -154,33 +148,18 @@ def solve(
         )
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
-    refusals.check_network(algorithm, network)
-    check_link(link, network)
-    check_mixer(algorithm, problem.n, aggregate, adversary, int(network.facts.min_degree))
-    kind = kind_of(problem, algorithm)
-    kind.check_stop(stop)
-    asked, problem = problem, kind.problem
     engine = setup.chosen_engine(engine, deterministic).open()
-    facts = dataclasses.replace(kind.facts(algorithm, network), **link_facts(link, problem.x0))
-    if facts.local_smoothness is not None:
-        algorithm = localise(algorithm, facts.local_smoothness)
-    algorithm = algorithm.resolve(facts)
-    said = refusals.step_warnings(algorithm, facts, network)
-    stop = _stop(stop, network, problem)
     asked_ids = ids is not None
     ids = setup.checked_ids(ids, problem.n)
     dense = aggregate is None and not engine.deterministic
-    experiment = Peers(
-        problem=problem,
-        algorithm=traced(algorithm, problem.dtype),
-        link=Identity() if link is None else link,
-        mixer=None if aggregate is None else traced(aggregate, problem.dtype),
-        adversary=None if adversary is None else traced(adversary, problem.dtype),
-        world=make_world(network, problem.dtype, ids, weight_kinds(algorithm.combine), dense),
-        setting=make_setting(network, ids),
-        key=jax.random.key_data(jax.random.key(seed)),
-        gauge=kind.gauge,
+    assembled = assemble(
+        problem, algorithm, network, ids=ids, seed=seed, link=link, mixer=aggregate, adversary=adversary, fast=dense
     )
+    experiment, kind, algorithm, facts = assembled.program, assembled.kind, assembled.algorithm, assembled.facts
+    said = assembled.said
+    kind.check_stop(stop)
+    asked, problem = problem, kind.problem
+    stop = setup.with_diameter(stop, network, problem)
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     spending = plan(of_peers(algorithm, link, report), privacy, int(rounds), start)
     said += spending.said
@@ -249,26 +228,6 @@ def solve(
     )
     tracking.finish(result)
     return result
-
-
-def _stop(stop: Stop | None, network: Network, problem: Problem | Coupled) -> Stop | None:
-    """The stop rule with its diameter filled in."""
-    if stop is None:
-        return None
-    finest = float(jnp.finfo(problem.dtype).eps)
-    if min(stop.progress, stop.agreement) < finest:
-        raise ValueError(
-            f"Stop: got tolerances {stop.progress:.1g} and {stop.agreement:.1g}, finer than {problem.dtype}'s resolution "
-            f"{finest:.1g}; loosen them, or use float64 (jax.config.update('jax_enable_x64', True))"
-        )
-    if not stop.distributed:
-        return stop
-    if type(network.schedule).__name__ != "Fixed":
-        raise ValueError(f"Stop(distributed=True) needs a network whose edges do not change, got {network.schedule}")
-    diameter = int(network.facts.diameter) if stop.diameter is None else stop.diameter
-    if diameter < network.facts.diameter and not network.facts.diameter_is_bound:
-        raise ValueError(f"Stop(diameter={diameter}): expected a bound on the diameter, which is {network.facts.diameter}")
-    return dataclasses.replace(stop, diameter=max(1, diameter))
 
 
 def _report_bytes(history: History, report: tuple[str, ...]) -> int:
