@@ -147,6 +147,7 @@ def solve(
             "network.with_failures(…)"
         )
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
+    seed = int(seed)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     engine = setup.chosen_engine(engine, deterministic).open()
     asked_ids = ids is not None
@@ -163,7 +164,7 @@ def solve(
     keep = problem.n <= AGENT_ROWS if keep_agents is None else keep_agents
     spending = plan(of_peers(algorithm, link, report), privacy, int(rounds), start)
     said += spending.said
-    rounds, seed = spending.rounds, int(seed)
+    rounds = spending.rounds
     asked_every, goal = every, goal_of(reference, problem, asked, rounds, every)
     rules = Rules(
         stop=setup.traced_stop(stop, problem.dtype),
