@@ -76,6 +76,11 @@ def layout(problem: Scattered) -> str:
     return f"{type(problem).__name__}: x {shown(problem.x0, 0)}; data {shown(problem.pieces.data, axes)}"
 
 
+def _survey_of(card: Card) -> Survey:
+    arrays = {field: {name: np.asarray(value, float) for name, value in card.survey[field].items()} for field in card.survey}
+    return Survey(**arrays | {"worst": {name: float(value) for name, value in arrays["worst"].items()}})
+
+
 def misfit(mine: Card, card: Card, known: Card | None) -> str | None:
     """Why the site of `card` cannot take part beside that of `mine`, which may have `known` another card of it; None if it can."""
     if card.run != mine.run:
@@ -152,9 +157,7 @@ def _(problem: Coupled, cards, place, weights):
     n, rows = len(cards), problem.coupling
     touching = jnp.full_like(rows.touching, n)
     share = jnp.broadcast_to(rows.initial / touching, problem.pieces.share.shape)
-    found = Survey.joined(
-        [Survey(**jax.tree.map(np.asarray, card.survey, is_leaf=lambda v: isinstance(v, list))) for card in cards]
-    )
+    found = Survey.joined([_survey_of(card) for card in cards])
     return _changed(
         problem, cards,
         weights=np.ones(n),

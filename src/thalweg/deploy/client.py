@@ -157,7 +157,7 @@ class Client:
         self._epoch = letter.epoch
         if self._reply is not None and self._reply[0] == key:
             self.ledger.again += 1
-            return self._send(*self._reply)
+            return self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
         if letter.phase >= len(rounds.specs):
             self.post.rejected["wrong size"] += 1
             return None
@@ -184,11 +184,8 @@ class Client:
             self._record(float(info.loss))
         self._reply = key, np.asarray(reply).tobytes()
         self.ledger.messages += letter.phase == 0
-        return self._send(*self._reply)
-
-    def _send(self, key: tuple[int, int, int], body: bytes) -> None:
-        self.ledger.payload += len(body)
-        self.post.send(self.server, Letter(Kind.MESSAGE, *key, body))
+        self.ledger.payload += len(self._reply[1])
+        return self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
 
     def _settle(self, accepted: int) -> None:
         """Keep what the last round made of this client if the server accepted it, else forget it."""

@@ -17,12 +17,13 @@ from thalweg.observe import Outcome
 from thalweg.problem import Coupled
 from thalweg.problem.scattered import Scattered
 
-from .card import Card, among, layout, misfit
+from .card import Card, among, layout
 from .client import ACCEPTED
 from .federation import Plan, system_key
 from .journal import Journal
-from .membership import Refused, TooFew
+from .membership import TooFew
 from .post import Kind, Letter, Post
+from .roster import Roster
 from .rounds import ServerRounds
 from .site import Answer, Ledger, Settings
 
@@ -62,9 +63,8 @@ class Server:
         if post.me in sites:
             raise ValueError(f"the server and a client are both called {post.me!r}, expected names that differ")
         self.problem, self.plan, self.sites, self.post = problem, plan, tuple(sites), post
-        self.settings, self.card = settings or Settings(), Card(post.me, run, layout(problem))
+        self.settings, self.roster = settings or Settings(), Roster(post, self.sites, Card(post.me, run, layout(problem)))
         self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
-        self.cards: dict[str, Card] = {}
         self.ledger, self.history, self.warnings = Ledger(), {}, ()
         self._secret = None if simulated_secrets else system_key()
         self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
@@ -72,9 +72,6 @@ class Server:
         self._central: Any = None
         self._accepted = np.full(len(sites), -1)
         self._epoch = self._round = 0
-        # Who is greeted and who has joined; who has answered since it joined; who was too slow, and has not been heard of since.
-        self._met, self._here, self._lives = frozenset[str](), set[str](), dict[str, str]()
-        self._proved, self._silent = set[str](), set[str]()
         self._times: collections.deque[float] = collections.deque(maxlen=REMEMBERED)
 
     def run(self) -> Answer:
@@ -112,75 +109,42 @@ class Server:
         """Wait until all clients are known, or go on from the log."""
         notes = None if self._journal is None else self._journal.notes()
         if notes is not None:
-            self.cards = {card["name"]: Card(**card) for card in notes["cards"]}
+            self.roster.cards = {card["name"]: Card(**card) for card in notes["cards"]}
             self._begin()
             like = (self._central, np.zeros(len(self.sites), np.int32))
             entry = self._journal.read(like)
             self._central, self._accepted = jax.tree.map(jnp.asarray, entry.state[0]), np.array(entry.state[1], int)
             self._epoch, self._round, self.history = entry.epoch + 1, entry.round, notes["history"]
+            back = time.monotonic() + self.settings.timeout  # clients that are still there are to be in the first round
+            while self.roster.here != set(self.sites) and time.monotonic() < back:
+                self._receive(0.1)
             return
         since = time.monotonic()
-        while not all(site in self.cards for site in self.sites):
+        while missing := self.roster.unknown():
             if time.monotonic() - since > self.settings.wait:
-                missing = [site for site in self.sites if site not in self.cards]
-                have = f"{len(self.cards)} of {len(self.sites)} clients have come"
+                have = f"{len(self.sites) - len(missing)} of {len(self.sites)} clients have come"
                 raise TooFew(f"{have}, missing: {', '.join(missing)}", missing)
             self._receive(0.2)
         self._begin()
-        for site in self._here:
+        for site in self.roster.joined():
             self._start(site)
 
     def _begin(self) -> None:
-        problem = among(self.problem, [self.cards[site] for site in self.sites], None)
+        problem = among(self.problem, self.roster.in_order(), None)
         program, said = self.plan.program(problem, self._secret)
         self._rounds, self.warnings = ServerRounds(program, self.plan.deterministic), tuple(said)
         self._central = self._rounds.begin()
 
     def _receive(self, timeout: float) -> Letter | None:
-        """The next message of a client; who comes and goes is seen to on the way."""
-        present = self.post.present() & set(self.sites)
-        for site in present - self._met:
-            self.post.send(site, Letter(Kind.JOIN))
-        self._met = present
-        self._here &= present
-        self._proved &= present
-        letter = self.post.receive(timeout)
-        if letter is None:
-            return None
-        if letter.sender not in self.sites:
-            self.post.rejected["unknown site"] += 1
-            return None
-        self._silent.discard(letter.sender)
-        if letter.kind is Kind.JOIN:
-            try:
-                self._welcome(letter)
-            except (ValueError, TypeError, KeyError) as error:
-                if isinstance(error, Refused):
-                    raise
-                self.post.rejected["malformed"] += 1
-            return None
+        """The next message of a client; whoever has joined meanwhile is given the run."""
+        letter = self.roster.receive(timeout, begun=self._rounds is not None)
+        if self._rounds is not None:
+            for site in self.roster.joined():
+                self._start(site)
         return letter
 
-    def _welcome(self, letter: Letter) -> None:
-        told = json.loads(bytes(letter.body))
-        card = Card(**told["card"])
-        if card.name != letter.sender:
-            raise ValueError(card.name)
-        if (why := misfit(self.card, card, self.cards.get(card.name))) is not None:
-            self.post.send(card.name, Letter(Kind.REFUSED, body=why.encode()))
-            if self._rounds is None:
-                raise Refused(why)
-            return
-        self.cards[card.name] = card
-        if self._lives.get(card.name) != told["life"]:
-            self._proved.discard(card.name)
-        self._lives[card.name] = told["life"]
-        self._here.add(card.name)
-        if self._rounds is not None:
-            self._start(card.name)
-
     def _start(self, site: str) -> None:
-        body = json.dumps([dataclasses.asdict(self.cards[site]) for site in self.sites]).encode()
+        body = json.dumps([dataclasses.asdict(card) for card in self.roster.in_order()]).encode()
         self.post.send(site, Letter(Kind.START, self._epoch, self._round, body=body))
 
     # -- rounds ------------------------------------------------------------------------------------
@@ -222,12 +186,11 @@ class Server:
         need, heard_at = min(self.settings.quorum or len(bodies) // 2 + 1, len(bodies)), began
         while True:
             now = time.monotonic()
-            for site in bodies.keys() & self._here - found.keys():
+            for site in bodies.keys() & self.roster.here - found.keys():
                 if site not in asked or now - asked[site] > self.settings.timeout:
-                    self.ledger.again += site in asked
+                    self._send(site, key, bodies[site], again=site in asked)
                     asked[site] = now
-                    self._send(site, key, bodies[site])
-            if len(found) >= need and self._closed(bodies.keys() & self._here - found.keys(), now - began):
+            if len(found) >= need and self._closed(bodies.keys() & self.roster.here - found.keys(), now - began):
                 return found
             if now - heard_at > self.settings.wait:
                 missing = [site for site in bodies if site not in found]
@@ -235,7 +198,7 @@ class Server:
                 raise TooFew(f"{have}; missing: {', '.join(missing)}", missing)
             letter = self._receive(0.05 if len(found) >= need else 0.2)
             if letter is None or letter.kind is not Kind.MESSAGE:
-                asked = {site: at for site, at in asked.items() if site in self._here}  # who comes back is asked again
+                asked = {site: at for site, at in asked.items() if site in self.roster.here}  # who comes back is asked again
                 continue
             if (letter.epoch, letter.round, letter.phase) != key or letter.sender not in bodies or letter.sender in found:
                 self.post.rejected["stale"] += 1
@@ -244,29 +207,31 @@ class Server:
             else:
                 found[letter.sender], heard_at = letter.body, time.monotonic()
                 self.ledger.received += size
-                if letter.sender in self._proved:  # the first answer takes a compilation
+                if letter.sender in self.roster.proved:  # the first answer takes a compilation
                     self._times.append(heard_at - began)
-                self._proved.add(letter.sender)
+                self.roster.proved.add(letter.sender)
 
     def _closed(self, pending: set[str], waited: float) -> bool:
         """Whether those who have not answered need not be waited for; they are not in later rounds either, until they answer."""
-        pending = pending - self._silent
+        pending = pending - self.roster.silent
         if not pending:
             return True
-        if not pending <= self._proved or not self._times:
+        if not pending <= self.roster.proved or not self._times:
             return False
         times = np.array(self._times)
         middle = float(np.median(times))
         limit = max(self.settings.timeout, middle + SPREADS * float(np.median(np.abs(times - middle))))
         if waited <= limit:
             return False
-        self._silent |= pending
+        self.roster.silent |= pending
         return True
 
-    def _send(self, site: str, key: tuple[int, int, int], body: bytes) -> None:
-        self.ledger.payload += len(body) - ACCEPTED.size
-        self.ledger.headers += ACCEPTED.size
-        self.ledger.messages += key[2] == 0
+    def _send(self, site: str, key: tuple[int, int, int], body: bytes, again: bool) -> None:
+        self.ledger.again += again
+        if not again:
+            self.ledger.payload += len(body) - ACCEPTED.size
+            self.ledger.headers += ACCEPTED.size
+            self.ledger.messages += key[2] == 0
         self.post.send(site, Letter(Kind.MESSAGE, *key, body))
 
     # -- records -----------------------------------------------------------------------------------
@@ -275,7 +240,7 @@ class Server:
         """What a restart needs, before a round begins: a round is done, or it is done again."""
         if self._journal is None:
             return
-        notes = {"cards": [dataclasses.asdict(self.cards[site]) for site in self.sites], "history": self.history}
+        notes = {"cards": [dataclasses.asdict(card) for card in self.roster.in_order()], "history": self.history}
         self._journal.write(self._epoch, self._round, notes, (self._central, self._accepted.astype(np.int32)))
 
     def _record(self, scalars: dict[str, float], participants: int) -> bool:
@@ -300,7 +265,7 @@ class Server:
         told = json.dumps({"outcome": outcome.value, "reason": reason}).encode()
         last = len(told).to_bytes(4, "little") + told + pack(self._central.state)
         asked, heard, since = dict[str, float](), set[str](), time.monotonic()
-        while (waiting := self._here - heard) or self._met - heard:
+        while (waiting := self.roster.here - heard) or self.roster.met - heard:
             now = time.monotonic()
             for site in waiting:
                 if now - asked.get(site, -np.inf) > self.settings.timeout:
