@@ -18,11 +18,12 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .card import Card, among, card_of
-from .federation import Plan, alone, system_key
+from .federation import Plan, alone
 from .journal import Journal
 from .membership import Refused
 from .post import Kind, Letter, Post
 from .rounds import ClientRounds
+from .secret import system_key
 from .site import Answer, Ledger, Settings
 
 # In front of every message of the server: the last round of which it accepted this client's message, −1 for none.

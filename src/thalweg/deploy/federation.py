@@ -4,11 +4,9 @@ Axes: `n` clients, `c` slots of the cohort.
 """
 
 import dataclasses
-import os
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.engine import federate, refusals, trade
@@ -82,8 +80,3 @@ def alone(program: ServerProgram, place: int) -> ServerProgram:
     """The program of the client at `place`, whose piece is the only one here."""
     first = jnp.zeros(1, jnp.int32)
     return dataclasses.replace(program, ids=program.ids[place : place + 1], order=first, ranks=first)
-
-
-def system_key() -> Any:
-    """A key from the operating system: what is drawn from it, nobody else can draw."""
-    return jnp.asarray(np.frombuffer(os.urandom(8), np.uint32))

@@ -19,12 +19,13 @@ from thalweg.problem.scattered import Scattered
 
 from .card import Card, among, layout
 from .client import ACCEPTED
-from .federation import Plan, system_key
+from .federation import Plan
 from .journal import Journal
 from .membership import TooFew
 from .post import Kind, Letter, Post
 from .roster import Roster
 from .rounds import ServerRounds
+from .secret import system_key
 from .site import Answer, Ledger, Settings
 
 # A round is closed this many median absolute deviations after the median time of an answer (and not before the time-out).
