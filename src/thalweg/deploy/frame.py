@@ -24,6 +24,7 @@ Numbers are unsigned and little-endian.
 """
 
 import enum
+import hashlib
 import struct
 from typing import NamedTuple
 
@@ -94,6 +95,11 @@ class Header(NamedTuple):
 _WHAT = {int(what): what for what in What}
 _KINDS = frozenset(map(int, Kind))
 _SIZES = {What.CONFIRM: 0, What.TAKEN: SESSION_BYTES}
+
+
+def run_bytes(run: str) -> bytes:
+    """A run, as headers have it."""
+    return hashlib.sha256(run.encode()).digest()[:RUN_BYTES]
 
 
 class Ends(NamedTuple):

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from thalweg._extras import require
 
-from .frame import HEADER_BYTES, RUN_BYTES, SESSION_BYTES, TAG_BYTES, TO_BYTES, Ends, Header, Reason, Rejected, What, header
+from .frame import HEADER_BYTES, SESSION_BYTES, TAG_BYTES, TO_BYTES, Ends, Header, Reason, Rejected, What, header, run_bytes
 from .identity import Identity, parse_certificate, signed
 from .post import Letter
 
@@ -106,7 +106,7 @@ class SealedOpening:
     def __init__(self, identity: Identity, run: str) -> None:
         self.name, self.session, self._identity = identity.name, new_session(), identity
         self._whole_run = hashlib.sha256(run.encode()).digest()
-        self.run = self._whole_run[:RUN_BYTES]
+        self.run = run_bytes(run)
         self._private = _primitives("asymmetric.x25519").X25519PrivateKey.generate()
         public = self._private.public_key().public_bytes_raw()
         self._said = self._statement(identity.certificate, public, self.session)

@@ -1,10 +1,9 @@
 """Channels without keys, for `insecure=True`: anybody who reaches the network can read, alter and forge every letter."""
 
-import hashlib
 import threading
 from typing import Any
 
-from .frame import HEADER_BYTES, RUN_BYTES, TO_BYTES, Ends, Header, Reason, Rejected, What, header
+from .frame import HEADER_BYTES, TO_BYTES, Ends, Header, Reason, Rejected, What, header, run_bytes
 from .post import Letter
 from .seal import new_session
 
@@ -15,7 +14,7 @@ class UnsealedOpening:
     hello = b""
 
     def __init__(self, name: str, run: str) -> None:
-        self.name, self.run, self.session = name, hashlib.sha256(run.encode()).digest()[:RUN_BYTES], new_session()
+        self.name, self.run, self.session = name, run_bytes(run), new_session()
 
     def channel(self, name: str, session: bytes, hello: bytes) -> "UnsealedChannel":
         if hello:

@@ -11,7 +11,6 @@ routers alike. Routers may pass on everything of a run; that they alter nothing 
 """
 
 import base64
-import hashlib
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 from thalweg._extras import require
 
-from .frame import HEADER_BYTES, TAG_BYTES
+from .frame import HEADER_BYTES, TAG_BYTES, run_bytes
 
 PREFIX = "thalweg"
 # Bytes of the largest body, where nothing else is said.
@@ -52,7 +51,7 @@ def from_folder(folder: Path) -> dict[str, str]:
 
 def run_key(run: str) -> str:
     """A run's part of all its keys."""
-    return hashlib.sha256(run.encode()).hexdigest()[:16]
+    return run_bytes(run).hex()
 
 
 def frames_key(run: str, to: str, sender: str) -> str:
