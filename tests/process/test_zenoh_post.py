@@ -15,24 +15,23 @@ import pytest
 
 import thalweg
 from thalweg.deploy import keys, zenoh_config
-from thalweg.deploy.frame import Reason, What, header
+from thalweg.deploy.frame import HEADER_BYTES, TAG_BYTES, Ends, Reason, What, header, run_bytes
 from thalweg.deploy.identity import Identity
 from thalweg.deploy.post import Kind, Letter
-from thalweg.deploy.router import Router
 from thalweg.deploy.seal import new_session
 from thalweg.deploy.zenoh_post import ZenohPost
 
 zenoh = pytest.importorskip("zenoh")
 
 SITES = ["a", "b", "c"]
+RUN = zenoh_config.run_key("run")
 TIMEOUT = 1.5  # of posts; nothing here waits longer than PATIENCE
 PATIENCE = 15.0
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
-    folder = keys.init(tmp_path_factory.mktemp("keys") / "federation", [*SITES, "outsider"], routers=["router"])
-    return folder
+    return keys.init(tmp_path_factory.mktemp("keys") / "federation", [*SITES, "outsider"])
 
 
 @pytest.fixture
@@ -55,7 +54,19 @@ def end(port):
 @pytest.fixture
 def site(federation, opened):
     def make(name, run="run", folder=federation, **options):
-        return opened(ZenohPost(Identity.load(folder, name), run, SITES, **{"timeout": TIMEOUT} | options))
+        return opened(ZenohPost(Identity.load(folder, name), SITES, run=run, **{"timeout": TIMEOUT} | options))
+
+    return make
+
+
+@pytest.fixture
+def router(tmp_path, opened):
+    """Runs the router of a federation's own file, for its sites."""
+
+    def make(port, folder):
+        copied = shutil.copytree(folder, tmp_path / "routers federation")
+        shutil.rmtree(copied / "sites" / "outsider")
+        return opened(zenoh.open(zenoh.Config.from_file(keys.router(copied, listen=end(port), timeout=TIMEOUT))))
 
     return make
 
@@ -92,15 +103,16 @@ def test_letters_arrive_in_order_and_are_counted(site):
     port = free_port()
     a, b = site("a", listen=end(port)), site("b", connect=end(port))
     meet(a, b)
+    greetings = a.overhead
     bodies = [bytes([i]) * (i * i) for i in range(40)] + [os.urandom(3_000_000), memoryview(b"view")]
     for i, body in enumerate(bodies):
         a.send("b", Letter(Kind.MESSAGE, 1, i, 2, body))
     for i, body in enumerate(bodies):
         assert next_letter(b) == Letter(Kind.MESSAGE, 1, i, 2, bytes(body), "a")
-    b.send("a", Letter(Kind.STOP, body=b"end"))
-    assert next_letter(a).kind is Kind.STOP
+    b.send("a", Letter(Kind.DONE, body=b"end"))
+    assert next_letter(a).kind is Kind.DONE
     assert a.sent == {Kind.MESSAGE: sum(map(len, bodies))} == b.received
-    assert a.overhead < 42 * 68 + 2000 and b.overhead > 68
+    assert a.overhead == 42 * (HEADER_BYTES + TAG_BYTES) + greetings and b.overhead > 0
     assert not a.rejected and not b.rejected
     a.send("c", Letter(Kind.MESSAGE))  # to nobody
     assert b.receive(0.0) is None
@@ -132,10 +144,10 @@ def test_receive_ends_when_somebody_comes_or_leaves(site):
     assert time.monotonic() - began < 2.0
 
 
-def test_a_router_carries_what_it_cannot_read(site, federation, opened):
+def test_a_router_carries_what_it_cannot_read(site, federation, router):
     port = free_port()
-    opened(Router(Identity.load(federation, "router"), SITES, listen=end(port), timeout=TIMEOUT))
-    a, b, c = (site(name, mode="client", connect=end(port)) for name in SITES)
+    router(port, federation)
+    a, b, c = (site(name, routed=True, connect=end(port)) for name in SITES)
     meet(a, b, c)
     a.send("b", Letter(Kind.MESSAGE, body=b"secret"))
     assert next_letter(b) == Letter(Kind.MESSAGE, body=b"secret", sender="a")
@@ -145,31 +157,32 @@ def test_a_router_carries_what_it_cannot_read(site, federation, opened):
 
 
 def raw(federation, name, mode, connect, table=None):
-    """A session of Zenoh's own with a site's certificate: what a dishonest member may try."""
-    return zenoh.open(zenoh_config.config(mode, [], connect, TIMEOUT, 10**6, Identity.load(federation, name), table))
+    """A session of Zenoh's own with a site's certificate: what somebody who is dishonest may try."""
+    credentials = zenoh_config.from_folder(federation / "sites" / name)
+    return zenoh.open(zenoh_config.config(zenoh_config.settings(mode, [], connect, TIMEOUT, 10**6, credentials, table)))
 
 
 class Intruder:
     """Listens to everything and writes in everybody's name, by way of a or of a router between a and c."""
 
-    def __init__(self, name, over, site, federation, opened):
+    def __init__(self, name, over, site, federation, opened, router):
         port = free_port()
         if over == "router":
-            opened(Router(Identity.load(federation, "router"), SITES, listen=end(port), timeout=TIMEOUT))
-            self.a, self.c = (site(name, mode="client", connect=end(port)) for name in "ac")
+            router(port, federation)
+            self.a, self.c = (site(name, routed=True, connect=end(port)) for name in "ac")
         else:
             self.a, self.c = site("a", listen=end(port)), site("c", connect=end(port))
         meet(self.a, self.c)
         self.session = opened(raw(federation, name, "client", end(port)))
         self.heard, self.seen = [], []
         remote = zenoh.Locality.REMOTE
-        self.frame = header(What.LETTER, new_session(), 1, Letter(Kind.MESSAGE))
+        self.frame = header(What.LETTER, Ends(run_bytes("run"), new_session()), 1, Letter(Kind.MESSAGE))
         hear, see = (lambda sample: self.heard.append(str(sample.key_expr))), (lambda sample: self.seen.append(sample.key_expr))
-        keys = ("**", "thalweg/run/*/*", "thalweg/run/c/a", "thalweg/*/c/*")
+        keys = ("**", f"thalweg/{RUN}/*/*", f"thalweg/{RUN}/c/a", "thalweg/*/c/*")
         self.kept = [self.session.declare_subscriber(key, hear, allowed_origin=remote) for key in keys]
         alive = self.session.liveliness()
         self.kept.append(alive.declare_subscriber("thalweg/*/@here/a/*", see, history=True))
-        self.kept.append(alive.declare_token(zenoh_config.alive_key("run", "b" if name == "outsider" else "c", "00" * 16)))
+        self.kept.append(alive.declare_token(zenoh_config.alive_key(RUN, "b" if name == "outsider" else "c", "00" * 16)))
         time.sleep(0.3)
         for to, sender in (("a", "c"), ("a", "outsider"), ("a", "a"), ("c", "a"), ("*", "c"), ("**", "c")):
             self.put(to, sender)
@@ -179,13 +192,13 @@ class Intruder:
         time.sleep(0.3)
 
     def put(self, to, sender, frame=None):
-        self.session.put(zenoh_config.frames_key("run", to, sender), self.frame if frame is None else frame)
+        self.session.put(zenoh_config.frames_key(RUN, to, sender), self.frame if frame is None else frame)
 
 
 @pytest.mark.parametrize("over", ["peer", "router"])
 @pytest.mark.parametrize("name", ["b", "outsider"])
-def test_certificates_decide_who_reads_and_writes(site, federation, opened, over, name):
-    bad = Intruder(name, over, site, federation, opened)
+def test_certificates_decide_who_reads_and_writes(site, federation, opened, router, over, name):
+    bad = Intruder(name, over, site, federation, opened, router)
     a, c = bad.a, bad.c
     # Nothing came in another's name, not even to be counted: Zenoh dropped it. Nor did anything go out.
     assert not a.rejected and not c.rejected
@@ -195,18 +208,18 @@ def test_certificates_decide_who_reads_and_writes(site, federation, opened, over
     for frame in (bad.frame, b"", b"junk", bad.frame[:-1], b"x" * 100):
         bad.put("a", name, frame)
     if name == "b":
-        until(lambda: a.rejected == {Reason.STALE: 1, Reason.MALFORMED: 4})
+        until(lambda: a.rejected == {Reason.SESSION: 1, Reason.MALFORMED: 4})
     else:
         time.sleep(0.3)
         assert not a.rejected
 
 
 @pytest.mark.parametrize("over", ["peer", "router"])
-def test_it_is_the_table_that_keeps_them_out_and_seals_hold_without_it(site, federation, opened, over, monkeypatch):
+def test_it_is_the_table_that_keeps_them_out_and_seals_hold_without_it(site, federation, opened, router, over, monkeypatch):
     monkeypatch.setattr(zenoh_config, "access", lambda *_: {"enabled": False})
-    bad = Intruder("outsider", over, site, federation, opened)
+    bad = Intruder("outsider", over, site, federation, opened, router)
     assert bad.heard and bad.seen
-    assert bad.a.rejected[Reason.STALE] > 0 and bad.a.rejected[Reason.STRANGER] > 0
+    assert bad.a.rejected[Reason.SESSION] > 0 and bad.a.rejected[Reason.SITE] > 0
     assert bad.a.present() == {"c"} and bad.c.present() == {"a"}
 
 
@@ -214,16 +227,17 @@ def test_without_a_certificate_of_the_federation_nobody_gets_in(site, federation
     port = free_port()
     a = site("a", listen=end(port))
     other = keys.init(tmp_path / "other", SITES)
-    message = said(ZenohPost, Identity.load(other, "b"), "run", SITES, mode="client", connect=end(port), timeout=TIMEOUT)
-    assert "of another authority" in message
-    b = site("b", folder=other, connect=end(port))
-    assert "of another authority" in b.troubles()[0]
-    assert b.present() == a.present() == frozenset()
+    for options in ({}, {"routed": True}, {"listen": end(free_port())}):
+        assert "of another authority" in said(site, "b", folder=other, connect=end(port), **options)
+    with pytest.raises(zenoh.ZError):
+        raw(other, "b", "client", end(port))
+    assert a.present() == frozenset()
+    assert not a.rejected  # nothing came as far as that
 
 
 def test_an_oversized_letter_is_the_senders_mistake_and_the_receivers_count(site):
     port = free_port()
-    a, b = site("a", listen=end(port), limit=1000), site("b", connect=end(port), limit=2000)
+    a, b = site("a", listen=end(port), most=1000), site("b", connect=end(port), most=2000)
     meet(a, b)
     assert "expected at most 1,000" in said(a.send, "b", Letter(Kind.MESSAGE, body=bytes(1001)))
     b.send("a", Letter(Kind.MESSAGE, body=bytes(1001)))
@@ -238,21 +252,21 @@ def test_mistakes_are_one_line_with_a_remedy(site, federation, tmp_path):
     assert "taken by another program" in said(site, "b", listen=end(port))
     began = time.monotonic()
     nobody = free_port()
-    assert "nothing listens there" in said(site, "b", mode="client", connect=end(nobody))
+    assert "nothing listens there" in said(site, "b", routed=True, connect=end(nobody))
     assert "nothing listens there" in site("c", connect=end(nobody)).troubles()[0]
-    assert "there is no host" in said(site, "b", mode="client", connect=["tls/no.such.host.invalid:7447"])
+    assert "there is no host" in said(site, "b", routed=True, connect=["tls/no.such.host.invalid:7447"])
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
-        assert "no answer within" in said(site, "b", mode="client", connect=end(deaf.getsockname()[1]))
+        assert "no answer within" in said(site, "b", routed=True, connect=end(deaf.getsockname()[1]))
     assert time.monotonic() - began < 6 * TIMEOUT + 3
     assert "expected tls/host:port" in said(site, "b", listen=["tcp/127.0.0.1:1"])
-    assert "is not among the sites" in said(ZenohPost, Identity.load(federation, "outsider"), "run", SITES, listen=end(port))
-    assert "expected 'peer' or 'client'" in said(site, "b", mode="router", connect=end(port))
-    assert "insecure=True" in said(ZenohPost, "a", "run", SITES, listen=end(port))
-    assert "keys add --router" in said(Router, Identity.load(federation, "a"), SITES, listen=end(port))
+    assert "is not among the sites" in said(site, "outsider", listen=end(port))
+    assert "leave listen= out" in said(site, "b", routed=True, listen=end(port))
+    assert "nobody can be reached" in said(site, "b")
+    assert "insecure=True" in said(ZenohPost, "a", SITES, run="run", listen=end(port))
     copied = shutil.copytree(federation, tmp_path / "federation")
-    keys.renew(copied, "b", days=-1)
+    keys.renew(copied, "b", days=1e-9)
     assert "expired" in said(site, "b", folder=copied, connect=end(port))
 
 
@@ -264,7 +278,7 @@ def test_a_certificate_that_expired_on_the_way_is_named(site, federation, tmp_pa
     keys.renew(copied, "b", days=1.5 / 86400)
     identity = Identity.load(copied, "b")
     time.sleep(2.0)
-    message = said(ZenohPost, identity, "run", SITES, mode="client", connect=end(port), timeout=TIMEOUT)
+    message = said(ZenohPost, identity, SITES, run="run", routed=True, connect=end(port), timeout=TIMEOUT)
     assert "certificate expired" in message and "keys renew" in message
 
 
@@ -290,8 +304,8 @@ def test_runs_do_not_see_each_other(site):
 
 def test_insecure_is_for_those_who_ask_for_it(opened):
     port = free_port()
-    a = opened(ZenohPost("a", "run", SITES, listen=[f"tcp/127.0.0.1:{port}"], insecure=True))
-    b = opened(ZenohPost("b", "run", SITES, connect=[f"tcp/127.0.0.1:{port}"], insecure=True))
+    a = opened(ZenohPost("a", SITES, run="run", listen=[f"tcp/127.0.0.1:{port}"], insecure=True))
+    b = opened(ZenohPost("b", SITES, run="run", connect=[f"tcp/127.0.0.1:{port}"], insecure=True))
     meet(a, b)
     a.send("b", Letter(Kind.MESSAGE, body=b"open"))
     assert next_letter(b).body == b"open"
@@ -303,7 +317,7 @@ from thalweg.deploy.identity import Identity
 from thalweg.deploy.post import Letter
 from thalweg.deploy.zenoh_post import ZenohPost
 folder, name, endpoint, timeout = sys.argv[1:]
-post = ZenohPost(Identity.load(folder, name), "run", ["a", "b", "c"], connect=[endpoint], timeout=float(timeout))
+post = ZenohPost(Identity.load(folder, name), ["a", "b", "c"], run="run", connect=[endpoint], timeout=float(timeout))
 while True:
     letter = post.receive(60)
     if letter is not None:
@@ -371,7 +385,7 @@ def test_a_program_that_ends_does_not_hang(process, code, expected):
 
 
 def test_nothing_of_zenoh_is_loaded_before_it_is_used():
-    code = "import sys, json, thalweg.deploy.zenoh_post, thalweg.deploy.router; print(json.dumps(sorted(sys.modules)))"
+    code = "import sys, json, thalweg.deploy.zenoh_post, thalweg.deploy.keys; print(json.dumps(sorted(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(Path(thalweg.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert not {"zenoh", "cryptography", "jax"} & set(json.loads(done.stdout))

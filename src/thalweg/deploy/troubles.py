@@ -20,6 +20,17 @@ def split(endpoint: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def distrust(endpoint: str, identity: Identity, timeout: float) -> str | None:
+    """What is wrong with the certificate at an endpoint, which no waiting mends; None if nothing, or if nobody is there."""
+    try:
+        with socket.create_connection(split(endpoint), timeout) as plain, _context(identity).wrap_socket(plain):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        return f"{endpoint}: {_distrust(error)}"
+    except OSError:
+        return None
+
+
 def probe(endpoint: str, identity: Identity | None, timeout: float) -> str | None:
     """What is wrong with the way to an endpoint; None if nothing."""
     host, port = split(endpoint)
@@ -28,7 +39,7 @@ def probe(endpoint: str, identity: Identity | None, timeout: float) -> str | Non
             if identity is None:
                 return None
             plain.settimeout(timeout)
-            with _context(identity).wrap_socket(plain, server_hostname=host) as secure:
+            with _context(identity).wrap_socket(plain) as secure:
                 secure.settimeout(REFUSAL)
                 # A server that has nothing against the certificate waits for Zenoh's first words.
                 with contextlib.suppress(TimeoutError):

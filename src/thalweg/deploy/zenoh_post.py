@@ -18,7 +18,7 @@ from .frame import HEADER_BYTES, Reason, Rejected
 from .identity import Identity, check_name
 from .post import Letter, Post
 from .seal import Opening, SealedOpening
-from .troubles import explain, probe
+from .troubles import distrust, explain, probe
 from .unsealed import UnsealedOpening
 
 # What AES-GCM takes in one piece, with room for the header.
@@ -52,7 +52,8 @@ class ZenohPost(Post):
             forges every letter, models and data derived from patients among them. For a laboratory without a way in or out.
 
     Raises:
-        ValueError: a name, an endpoint or a number is wrong; or, from `send` and `receive`, two sites have one name.
+        ValueError: a name, an endpoint or a number is wrong, or who listens there is of another federation; or, from `send` and
+            `receive`, two sites have one name.
         OSError: a port is taken, or the router cannot be reached.
         ImportError: the extra "net" is not installed.
     """
@@ -82,6 +83,9 @@ class ZenohPost(Post):
         if self._identity is not None:
             credentials = net.from_folder(self._identity.folder)
             table = net.access(self._run, sites, [name for name in routers if name not in sites], opening.name)
+            for endpoint in connect:
+                if (why := distrust(endpoint, self._identity, min(1.0, timeout))) is not None:
+                    raise ValueError(why)
         mode = "client" if routed else "peer"
         try:
             self._session = zenoh.open(net.config(net.settings(mode, listen, connect, timeout, most, credentials, table)))
