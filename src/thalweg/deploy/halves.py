@@ -25,7 +25,7 @@ from thalweg.message.combine import Edges
 from thalweg.message.payload import payload_bytes
 
 from .compiled import Compiled, Held, Kept, bound
-from .octets import as_bytes, from_bytes
+from .octets import as_bytes, float_places, from_bytes
 from .seat import Seat
 
 
@@ -53,6 +53,7 @@ class Halves:
     Attributes:
         phases: exchanges of messages in a round.
         payload: bytes of one message to one neighbour, by phase; headers: bytes of stop flags beside it.
+        floats: by phase, where numbers stand in a payload that must be finite: (offset, dtype, how many).
     """
 
     def __init__(self, seat: Seat, rules: Rules, deterministic: bool):
@@ -65,6 +66,7 @@ class Halves:
         first = self.begin(seat.program).tree
         wires = wire_specs(seat.program, message_specs(seat.program, first.agents.state))
         self.payload = [payload_bytes(wire) for wire in wires.values()]
+        self.floats = [list(float_places(wire)) for wire in wires.values()]
         self.headers = payload_bytes(told(first.flags)) if isinstance(first.flags, Flags) else 0
 
     def begin(self, program: Peers) -> Held:

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.engine import Stop, setup
 from thalweg.engine.loop import Rules
+from thalweg.engine.peers import Peers
 from thalweg.message.aggregate import Mixer
 from thalweg.message.stage import Stage
 from thalweg.network import Network
@@ -24,6 +25,7 @@ from .compiled import Held
 from .halves import Halves
 from .journal import Journal
 from .membership import Epoch, Membership, TooFew
+from .octets import finite
 from .post import Kind, Letter, Post
 from .seat import Seat, take_seat
 from .secret import system_key
@@ -173,7 +175,7 @@ class Peer:
         if self._seat is None:
             self._sit(epoch.cards)
         self._epoch, self.ledger.epochs = epoch, self.ledger.epochs + 1
-        places = frozenset(self.sites.index(site) for site in epoch.members)
+        self._places = places = frozenset(self.sites.index(site) for site in epoch.members)
         self._program = self._seat.with_members(places)
         self._heard = [self.sites[j] if j in places else "" for j in self._seat.heard.tolist()]
         self._hearing = [self.sites[j] if j in places else "" for j in self._seat.hearing.tolist()]
@@ -200,12 +202,22 @@ class Peer:
             found = self._await(np.asarray(leaving.awaited), k, index)
             if found is None:
                 return None
+            broken, lead = set[int](), self._halves.headers if index == 0 else 0
             for slot, body in found.items():
                 row = np.frombuffer(body, np.uint8)
-                lead = self._halves.headers if index == 0 else 0
-                heard[slot], flags[slot, :lead] = row[lead:], row[:lead]
-            local, done = self._halves.arrive(self._program, before, local, leaving.gone, k, index, heard, flags)
+                if finite(row[lead:], self._halves.floats[index]):
+                    heard[slot], flags[slot, :lead] = row[lead:], row[:lead]
+                else:
+                    broken.add(self._seat.heard[slot])
+            program = self._without(broken) if broken else self._program
+            local, done = self._halves.arrive(program, before, local, leaving.gone, k, index, heard, flags)
         return local, self.stop is not None and len(self._epoch.members) == len(self.sites) and bool(done)
+
+    def _without(self, broken: set[int]) -> Peers:
+        """The program of a round in which messages of these sites cannot be used: their weight returns to oneself. Whoever sends
+        NaN or infinity has lost its own state, and will end itself."""
+        self.post.rejected["not finite"] += len(broken)
+        return self._seat.with_members(self._places - broken)
 
     def _publish(self, leaving: Any, k: int, index: int) -> None:
         common, each, flags, to = map(np.asarray, (leaving.common, leaving.each, leaving.flags, leaving.to))
