@@ -8,7 +8,7 @@ from thalweg.deploy.peer import Peer, Settings
 
 def run_peers(pieces, algorithm, network, *, posts=None, settings=None, **options):
     """Every site's answer, in order; `pieces[i]` is the problem of site i alone."""
-    names = [f"site {i}" for i in range(len(pieces))]
+    names = [f"site-{i}" for i in range(len(pieces))]
     exchange = Exchange()
     posts = [exchange.join(name) for name in names] if posts is None else posts
     answers, failures = {}, {}

@@ -6,6 +6,7 @@ Everything here is public: it goes to every site. No record is in it.
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,24 @@ class Card:
     weight: float = 1.0
     smoothness: float | None = None
     strong_convexity: float | None = None
+
+
+def read_card(told: Any) -> Card:
+    """A card that came over the wire as JSON.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    card = Card(**told)
+    texts, constants = (card.name, card.run, card.layout), (card.smoothness, card.strong_convexity)
+    number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if not all(isinstance(text, str) for text in texts) or not all(value is None or number(value) for value in constants):
+        raise ValueError(told)
+    if not (isinstance(card.examples, int) and number(card.examples) and 0 < card.examples < 2**31):
+        raise ValueError(card.examples)
+    if not (number(card.weight) and 0 <= card.weight < math.inf):
+        raise ValueError(card.weight)
+    return card
 
 
 def card_of(name: str, run: str, problem: Scattered, weight: float | None, constants: bool) -> Card:
