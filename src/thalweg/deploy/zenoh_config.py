@@ -26,7 +26,7 @@ PREFIX = "thalweg"
 MOST = 2**28
 _ENDPOINT = re.compile(r"(tls|tcp)/(\[[0-9a-fA-F:]+\]|[^/:\s]+):(\d{1,5})")
 # Seconds for a connection to be made, of several round trips each: more than the time-out of silence.
-OPENING = 10.0
+OPENING = 5.0
 
 
 class Credentials(NamedTuple):
