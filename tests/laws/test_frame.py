@@ -88,7 +88,7 @@ def test_letters_arrive_as_they_were_sent_and_once(ends, letter):
     assert ends.take(data) is Reason.REPLAYED
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(LETTERS, st.data())
 def test_a_flipped_bit_is_rejected(ends, letter, data):
     sealed = bytearray(ends.to_b.seal(What.LETTER, letter))
@@ -104,7 +104,7 @@ def test_the_wrong_receiver_rejects(ends, letter):
         ends.to_b.unseal(frame.read(sealed, MOST), sealed)
 
 
-@settings(max_examples=3000)
+@settings(max_examples=1500)
 @given(ANYTHING)
 def test_anything_is_rejected(ends, data):
     assert isinstance(ends.take(data), Reason)
