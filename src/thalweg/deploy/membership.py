@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from .card import Card, read_card
+from .card import Card, misfit, read_card, read_cards, read_json
 from .post import Kind, Letter, Post
 
 # Seconds until a proposal that was not answered is made again.
@@ -107,7 +107,7 @@ class Membership:
             return self._heard(letter)
         except Refused:
             raise
-        except (ValueError, TypeError, KeyError, RecursionError):  # what JSON, a card or names cannot be made of
+        except (ValueError, TypeError, KeyError):  # what JSON, a card or names cannot be made of
             self._post.rejected["malformed"] += 1
             return None
 
@@ -117,7 +117,7 @@ class Membership:
             return None
         self._silent.discard(letter.sender)
         if letter.kind is Kind.JOIN:
-            told = json.loads(bytes(letter.body))
+            told = read_json(letter.body)
             own, *others = map(read_card, told["cards"])
             if own.name != letter.sender or not isinstance(told["life"], str):
                 raise ValueError(told)
@@ -135,10 +135,7 @@ class Membership:
             self._ready[letter.sender] = letter.round
             self._sees[letter.sender] = self._names(letter)
         elif letter.kind is Kind.START and self._view is not None and self._view[:2] == (letter.epoch, letter.sender):
-            cards = list(map(read_card, json.loads(bytes(letter.body))))
-            if [card.name for card in cards] != list(self._sites):
-                raise ValueError(cards)
-            self.cards = {card.name: card for card in cards}
+            self.cards = {card.name: card for card in read_cards(letter.body, self._sites)}
             return self._begun(letter.round)
         elif letter.kind is Kind.REFUSED and self.epoch < 0:
             raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")
@@ -193,21 +190,11 @@ class Membership:
             self._post.send(self.leader, Letter(Kind.SEES, body=self._seen()))
 
     def _welcome(self, card: Card) -> None:
-        mine, known = self._card, self.cards.get(card.name)
-        if card.run != mine.run:
-            what = (
-                f"site {card.name!r} has another experiment, of hash {card.run[:12]}; that of {mine.name!r} is {mine.run[:12]}"
-            )
-            self._refuse(card.name, f"{what}: give all sites the same file")
-        elif card.layout != mine.layout:
-            what = f"site {card.name!r} has data of another form: got {card.layout}; {mine.name!r} has {mine.layout}"
-            self._refuse(card.name, f"{what}: bring them into one form")
-        elif known is not None and known != card:
-            self._refuse(
-                card.name, f"site {card.name!r} came back with other data: got {card}, it had {known}: give it back its data"
-            )
-        else:
+        why = misfit(self._card, card, self.cards.get(card.name))
+        if why is None:
             self.cards[card.name] = card
+        else:
+            self._refuse(card.name, why)
 
     def _refuse(self, site: str, why: str) -> None:
         """Before the first epoch nobody begins; a run that is on its way goes on without the newcomer."""
@@ -274,7 +261,7 @@ class Membership:
 
     def _names(self, letter: Letter) -> frozenset[str]:
         """Sites that a letter names."""
-        told = json.loads(bytes(letter.body))
+        told = read_json(letter.body)
         if not isinstance(told, list) or not frozenset(told) <= frozenset(self._sites):
             raise ValueError(told)
         return frozenset(told)

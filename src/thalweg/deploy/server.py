@@ -1,0 +1,190 @@
+"""A server as a process: it leads a run from its first round to its last, and goes on from its log after it was killed."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from thalweg.message.payload import pack
+from thalweg.observe import Outcome
+from thalweg.problem import Coupled
+from thalweg.problem.scattered import Scattered
+
+from .buffered import Buffered
+from .card import Card, among, layout
+from .compiled import plain
+from .desk import NUMBERS, Desk
+from .federation import Plan
+from .journal import Journal
+from .membership import TooFew
+from .post import Kind, Letter, Post
+from .rounds import BufferedRounds, ServerRounds
+from .secret import system_key
+from .site import Answer, Settings
+from .synchronous import Synchronous
+
+
+class Server:
+    """The server of a run.
+
+    Args:
+        problem: a problem of one agent of the clients' form; its data are not looked at, and may be zeros.
+        plan: what all sites do alike.
+        sites: the clients' names, in their order. post: this site's end of the network.
+        run, settings, simulated_secrets, every, watch: as for `Client`. A round needs `settings.quorum` answers, and as many as
+            were asked where that is less.
+
+    Raises:
+        TypeError, ValueError: an impossible combination, before anything is sent.
+    """
+
+    def __init__(
+        self,
+        problem: Scattered,
+        plan: Plan,
+        *,
+        sites: Sequence[str],
+        post: Post,
+        run: str = "",
+        settings: Settings | None = None,
+        simulated_secrets: bool = False,
+        every: int | None = None,
+        watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+    ):
+        if post.me in sites:
+            raise ValueError(f"the server and a client are both called {post.me!r}, expected names that differ")
+        self.problem, self.plan, self.sites, self.post = problem, plan, tuple(sites), post
+        self.settings = settings or Settings()
+        self.desk = Desk(post, Card(post.me, run, layout(problem)), self.sites, self.settings)
+        self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
+        self.history: dict[str, list[float]] = {}
+        self.warnings: tuple[str, ...] = ()
+        self._secret = None if simulated_secrets else system_key()
+        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
+        self._rounds: Any = None
+        self._central: Any = None
+
+    def run(self) -> Answer:
+        """Lead the run to its end.
+
+        Raises:
+            ValueError: a client does not fit, before the first round.
+        """
+        try:
+            return self._lived()
+        finally:
+            self.post.close()
+
+    def _lived(self) -> Answer:
+        self._began = time.monotonic()
+        outcome, reason = Outcome.ROUND_LIMIT, f"all {self.plan.rounds} rounds were done"
+        try:
+            self._assemble()
+            while self.desk.round < self.plan.rounds:
+                self._log(self._central, self.desk.round)
+                self._central, scalars, participants = self._lead.update(self._central, self.desk.round)
+                self.desk.round += 1
+                if not self._record(scalars, participants):
+                    outcome, reason = Outcome.NOT_FINITE, f"the answer is NaN or infinite after round {self.desk.round - 1}"
+                    break
+        except TooFew as few:
+            return self._answer(Outcome.TOO_FEW_AGENTS, str(few))
+        self._log(self._central, self.desk.round)
+        self._part(outcome, reason)
+        return self._answer(outcome, reason)
+
+    def _assemble(self) -> None:
+        """Wait until all clients are known, or go on from the log."""
+        desk, notes = self.desk, None if self._journal is None else self._journal.notes()
+        if notes is not None:
+            desk.roster.cards = {card["name"]: Card(**card) for card in notes["cards"]}
+            self._begin()
+            entry = self._journal.read((self._central.tree, self._lead.memory))
+            self._central, self._lead.memory = jax.tree.map(jnp.asarray, entry.state[0]), entry.state[1]
+            desk.epoch, desk.round, self.history = entry.epoch + 1, entry.round, notes["history"]
+            desk.begin()
+            back = time.monotonic() + self.settings.timeout  # clients that are still there are to be in the first round
+            while desk.roster.here != set(self.sites) and time.monotonic() < back:
+                desk.receive(0.1)
+            return
+        since = time.monotonic()
+        while missing := desk.roster.unknown():
+            if time.monotonic() - since > self.settings.wait:
+                have = f"{len(self.sites) - len(missing)} of {len(self.sites)} clients have come"
+                raise TooFew(f"{have}, missing: {', '.join(missing)}", missing)
+            desk.receive(0.2)
+        self._begin()
+        desk.begin()
+
+    def _begin(self) -> None:
+        """Make the program, of the cards of all clients."""
+        problem = among(self.problem, self.desk.roster.in_order(), None)
+        program, said = self.plan.program(problem, self._secret)
+        self.warnings = tuple(said)
+        if self.plan.engine is None:
+            self._rounds = ServerRounds(program, self.plan.deterministic)
+            self._lead: Any = Synchronous(self.desk, self._rounds)
+        else:
+            self._rounds = BufferedRounds(program, self.plan.deterministic)
+            self._lead = Buffered(self.desk, self._rounds, self._log)
+        self._central = self._rounds.begin()
+
+    def _log(self, central: Any, k: int) -> None:
+        """What a restart needs to do round k: a round is done, or it is done again."""
+        if self._journal is None:
+            return
+        notes = {"cards": [dataclasses.asdict(card) for card in self.desk.roster.in_order()], "history": self.history}
+        self._journal.write(self.desk.epoch, k, notes, (plain(central), self._lead.memory))
+
+    def _record(self, scalars: dict[str, float], participants: int) -> bool:
+        """Whether the answer is finite."""
+        if self.desk.round % self.every and self.desk.round != self.plan.rounds:
+            return True
+        row = {
+            "round": self.desk.round,
+            "seconds": time.monotonic() - self._began,
+            "participants": participants,
+            "bytes": self.desk.ledger.payload + self.desk.ledger.received,
+            **scalars,
+        }
+        for name, value in row.items():
+            self.history.setdefault(name, []).append(value)
+        if self.watch is not None:
+            self.watch(self.desk.round, self.history)
+        return bool(np.isfinite(np.asarray(self._rounds.answer(self._central))).all())
+
+    def _part(self, outcome: Outcome, reason: str) -> None:
+        """Tell everybody who is there, and who comes until the last has heard it."""
+        told = json.dumps({"outcome": outcome.value, "reason": reason}).encode()
+        last = len(told).to_bytes(4, "little") + told + pack(plain(self._central).state)
+        roster, accepted = self.desk.roster, self._lead.accepted
+        asked, heard, since = dict[str, float](), set[str](), time.monotonic()
+        while (waiting := roster.here - heard) or roster.met - heard:
+            now = time.monotonic()
+            for site in waiting:
+                if now - asked.get(site, -np.inf) > self.settings.timeout:
+                    asked[site] = now
+                    body = NUMBERS.pack(int(accepted[self.sites.index(site)]), 0) + last
+                    self.post.send(site, Letter(Kind.DONE, self.desk.epoch, self.desk.round, body=body))
+            letter = self.desk.receive(0.2)
+            if letter is not None and letter.kind is Kind.DONE:
+                heard.add(letter.sender)
+            if now - since > self.settings.wait:
+                return
+
+    def _answer(self, outcome: Outcome, reason: str) -> Answer:
+        x = None
+        if self._rounds is not None:
+            row = jnp.asarray(self._rounds.answer(self._central))
+            market = isinstance(self.problem, Coupled)
+            x = self.problem.at(self.desk.round).coupling.project(row) if market else ravel_pytree(self.problem.x0)[1](row)
+        rejected = {why: int(count) for why, count in self.post.rejected.items() if count}
+        return Answer(
+            self.post.me, x, outcome, reason, self.desk.round, self.history, self.desk.ledger, rejected, self.warnings
+        )
