@@ -4,11 +4,12 @@
 
 Needs `pip install atheris`. The first byte of an input says what the rest is: a frame at the end of a sealed channel, a hello
 among them; a frame where nothing is sealed, so that what it holds goes on as a letter; the body of a letter about membership; how
-to change a good one into another that is JSON still.
+to change a good one into another that is JSON still, and the same of what a client writes to join a server.
 Ends with an error, and leaves the input behind, at the first exception that is not meant for it.
 """
 
 import copy
+import dataclasses
 import json
 import random
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["thalweg.deploy"]):
-    from thalweg.deploy import circle, frame, keys, membership, seal, unsealed
+    from thalweg.deploy import circle, frame, keys, membership, roster, seal, unsealed
     from thalweg.deploy.card import Card
     from thalweg.deploy.identity import Identity
     from thalweg.deploy.memory_post import Exchange
@@ -27,6 +28,12 @@ with atheris.instrument_imports(include=["thalweg.deploy"]):
 
 SITES, MOST = ("a", "b", "c"), 1000
 CARDS = [Card(name, "run", "x [3] float64", 5, 2.0, 1.0, 0.5) for name in SITES]
+SURVEY = {
+    "each": {"gain": [1.0]},
+    "worst": {"bend": 0.0},
+    "peaks": {"peak": [1.0, 2.0]},
+    "sums": {"M": [[1.0, 0.0], [0.0, 1.0]]},
+}
 KINDS = [Kind.JOIN, Kind.SEES, Kind.VIEW, Kind.READY, Kind.START, Kind.REFUSED]
 
 
@@ -37,6 +44,7 @@ def bodies():
     yield Kind.JOIN, json.dumps(join).encode()
     yield Kind.JOIN, json.dumps(join | {"cards": [told[0] | {"examples": "5"}]}).encode()
     yield Kind.JOIN, json.dumps(join | {"cards": [told[0] | {"weight": 1e999}]}).encode()
+    yield Kind.JOIN, json.dumps(join | {"cards": [told[0] | {"survey": SURVEY}]}).encode()
     for kind in (Kind.SEES, Kind.VIEW, Kind.READY):
         yield kind, json.dumps(SITES).encode()
         yield kind, b"[]"
@@ -48,6 +56,7 @@ def bodies():
 GOOD = [(kind, body) for kind, body in bodies() if kind is not Kind.REFUSED and body != b"[" * 2000]
 
 
+CLIENT = [(Kind.JOIN, json.dumps({"life": "00", "card": vars(CARDS[0])}).encode())]
 # What a part of a body may be changed into.
 WRONG = [
     None,
@@ -56,6 +65,7 @@ WRONG = [
     0,
     5,
     2**70,
+    10**400,
     1.5,
     -0.0,
     1e999,
@@ -82,9 +92,9 @@ def places(value, inside=()):
             yield from places(value[key], (*inside, key))
 
 
-def changed(choose):
-    """(kind, body): a good letter about membership of which some parts were replaced, left out or doubled."""
-    kind, good = GOOD[choose(len(GOOD))]
+def changed(choose, among):
+    """(kind, body): one of these letters, of which some parts were replaced, left out or doubled."""
+    kind, good = among[choose(len(among))]
     whole = [json.loads(good)]
     for _ in range(1 + choose(3)):
         at = list(places(whole))[1:]
@@ -164,7 +174,7 @@ class Member:
     def change(self, data):
         """As `take`, of letters that are JSON."""
         provider = atheris.FuzzedDataProvider(data)
-        kind, body = changed(lambda most: provider.ConsumeIntInRange(0, most - 1))
+        kind, body = changed(lambda most: provider.ConsumeIntInRange(0, most - 1), GOOD)
         self.hear(kind, provider.ConsumeIntInRange(0, 5), body)
 
     def hear(self, kind, number, body):
@@ -183,7 +193,36 @@ class Member:
             return
         if epoch is not None:
             assert epoch.members <= set(SITES) and [card.name for card in epoch.cards] == list(SITES)
-            assert all(card.examples > 0 and card.weight >= 0 and hash(card) for card in epoch.cards)
+            assert all(card.examples > 0 and card.weight >= 0 for card in epoch.cards)
+
+
+class Listed:
+    """A server, that a client a writes to."""
+
+    def __init__(self):
+        self.counts = Counter()
+        self.renew()
+
+    def renew(self):
+        exchange, self.heard = Exchange(), 0
+        self.server, self.a = exchange.join("server"), exchange.join("a")
+        self.roster = roster.Roster(self.server, SITES, dataclasses.replace(CARDS[0], name="server"))
+        while self.roster.receive(0.0, True) is not None:
+            pass
+
+    def change(self, data):
+        """The letter of a client that joins, changed."""
+        provider = atheris.FuzzedDataProvider(data)
+        _, body = changed(lambda most: provider.ConsumeIntInRange(0, most - 1), CLIENT)
+        self.heard += 1
+        if self.heard % 50 == 0:
+            self.renew()
+        self.a.send("server", Letter(Kind.JOIN, body=body))
+        assert self.roster.receive(0.0, True) is None
+        self.counts["malformed"] = self.counts["malformed"] + self.server.rejected.pop("malformed", 0)
+        self.counts["joined"] += len(self.roster.joined())
+        for card in self.roster.cards.values():
+            assert card.name == "a" and card.examples > 0 and card.weight >= 0
 
 
 def main():
@@ -191,13 +230,13 @@ def main():
     folder = keys.init(Path(tempfile.mkdtemp()) / "federation", SITES)
     sealed = Ends(*(seal.SealedOpening(Identity.load(folder, name), "run") for name in "ab"))
     plain = Ends(*(unsealed.UnsealedOpening(name, "run") for name in "ab"))
-    told, made = Member(), Member()
-    targets, seen = [sealed.take, plain.take, told.take, made.change], Counter()
+    told, made, listed = Member(), Member(), Listed()
+    targets, seen = [sealed.take, plain.take, told.take, made.change, listed.change], Counter()
     corpus = Path(tempfile.mkdtemp())
     draw = random.Random(0)
     seeds = [(i, data) for i, ends in enumerate((sealed, plain)) for data in ends.frames()]
     seeds += [(2, bytes([KINDS.index(kind), epoch]) + body) for kind, body in bodies() for epoch in (0, 3)]
-    seeds += [(3, draw.randbytes(40)) for _ in range(200)]
+    seeds += [(3 + i % 2, draw.randbytes(40)) for i in range(300)]
     for i, (target, data) in enumerate(seeds):
         (corpus / str(i)).write_bytes(bytes([target]) + data)
 
@@ -206,7 +245,17 @@ def main():
             targets[data[0] % len(targets)](data[1:])
             seen[targets[data[0] % len(targets)].__qualname__] += 1
         if sum(seen.values()) % 200_000 == 0:
-            print(dict(seen), "sealed:", sealed.counts(), "unsealed:", plain.counts(), "members:", told.counts, made.counts)
+            print(
+                dict(seen),
+                "sealed:",
+                sealed.counts(),
+                "unsealed:",
+                plain.counts(),
+                "members:",
+                told.counts,
+                made.counts,
+                listed.counts,
+            )
 
     options = sys.argv if any(option.startswith("-runs=") for option in sys.argv) else [*sys.argv, "-runs=1000000"]
     atheris.Setup([*options, str(corpus), "-max_len=2400", "-timeout=10"], one)

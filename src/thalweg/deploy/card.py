@@ -53,15 +53,27 @@ def read_card(told: Any) -> Card:
         ValueError, TypeError: it is none.
     """
     card = Card(**told)
-    texts, constants = (card.name, card.run, card.layout), (card.smoothness, card.strong_convexity)
-    number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-    if not all(isinstance(text, str) for text in texts) or not all(value is None or number(value) for value in constants):
+    try:
+        good = _is_card(card)
+    except (OverflowError, AttributeError, KeyError) as error:
+        raise ValueError(told) from error
+    if not good:
         raise ValueError(told)
-    if not (isinstance(card.examples, int) and number(card.examples) and 0 < card.examples < 2**31):
-        raise ValueError(card.examples)
-    if not (number(card.weight) and 0 <= card.weight < math.inf):
-        raise ValueError(card.weight)
     return card
+
+
+def _is_card(card: Card) -> bool:
+    number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if card.survey is not None:
+        _survey_of(card)
+    return (
+        # Texts are shown to people, and sent back to whoever is refused.
+        all(isinstance(text, str) and text.isprintable() for text in (card.name, card.run, card.layout))
+        and all(value is None or number(value) for value in (card.smoothness, card.strong_convexity))
+        and (isinstance(card.examples, int) and number(card.examples) and 0 < card.examples < 2**31)
+        and (number(card.weight) and 0 <= card.weight < math.inf)
+        and (card.survey is None or isinstance(card.survey, dict))
+    )
 
 
 def read_json(body: bytes | memoryview) -> Any:
