@@ -1,17 +1,12 @@
 """Several processes, on one machine or many, as one: their devices become those of `Sharded`."""
 
-import json
 import os
-import socket
-import time
 from typing import Any
 
 import jax
 
 from .hosts import Hosts, here
-
-# Longest line of the roll call.
-_LINE = 1024
+from .roll_call import roll_call
 
 
 def distribute(
@@ -57,7 +52,7 @@ def distribute(
     if jax.config.jax_cpu_collectives_implementation in (None, "none"):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if coordinator is not None and processes is not None and rank is not None:
-        _roll_call(coordinator, processes, rank, timeout)
+        roll_call(coordinator, processes, rank, timeout)
     try:
         jax.distributed.initialize(coordinator, processes, rank, initialization_timeout=max(1, int(timeout)))
     except (RuntimeError, ValueError) as error:
@@ -87,78 +82,3 @@ def _jax_in_use() -> bool:
     from jax._src import xla_bridge  # nothing public says it without starting JAX
 
     return xla_bridge.backends_are_initialized()
-
-
-def _roll_call(coordinator: str, processes: int, rank: int, timeout: float) -> None:
-    """Everybody is there, once, and means the same run; else all hear in one line who is missing.
-
-    JAX's runtime, which takes the port over from here, ends the process with a stack trace where somebody does not come.
-    """
-    host, _, port = coordinator.rpartition(":")
-    host, deadline = host.strip("[]"), time.monotonic() + timeout
-    mine = {"rank": rank, "processes": processes, "jax": jax.__version__}
-    if rank == 0:
-        _call(int(port), mine, deadline, timeout)
-    else:
-        _answer(host, int(port), mine, deadline, timeout)
-
-
-def _call(port: int, mine: dict[str, Any], deadline: float, timeout: float) -> None:
-    """Process 0: hear the others out, then tell all of them that it begins, or why not."""
-    try:
-        server = socket.create_server(("", port))
-    except OSError as error:
-        raise RuntimeError(f"distribute: port {port} cannot be opened ({error.strerror}); choose another one") from None
-    lines: dict[int, socket.socket] = {}
-    wrong = None
-    with server:
-        while wrong is None and len(lines) < mine["processes"] - 1:
-            server.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                line, _ = server.accept()
-                line.settimeout(max(0.01, deadline - time.monotonic()))
-                said = json.loads(line.recv(_LINE))
-            except (OSError, ValueError):
-                if time.monotonic() < deadline:
-                    continue  # not one of us
-                missing = sorted(set(range(1, mine["processes"])) - set(lines))
-                wrong = f"process {', '.join(map(str, missing))} of {mine['processes']} did not come within {timeout:g} s"
-                break
-            wrong = _difference(mine, said, lines)
-            lines[-1 if wrong else said["rank"]] = line
-        for line in lines.values():
-            line.sendall((wrong or "begin").encode())
-            line.close()
-    if wrong:
-        raise RuntimeError(f"distribute: {wrong}")
-
-
-def _difference(mine: dict[str, Any], said: dict[str, Any], lines: dict[int, Any]) -> str | None:
-    """Why a process that `said` this cannot take part."""
-    if said["rank"] in lines:
-        return f"rank {said['rank']} came twice; give every process its own, 0 … {mine['processes'] - 1}"
-    for name, what in (("processes", "processes"), ("jax", "JAX")):
-        if said[name] != mine[name]:
-            return f"process {said['rank']} counts on {what} {said[name]}, process 0 on {mine[name]}; start all of them alike"
-    return None
-
-
-def _answer(host: str, port: int, mine: dict[str, Any], deadline: float, timeout: float) -> None:
-    """Another process: say who it is, wait for the word to begin."""
-    heard = ""
-    while not heard:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise RuntimeError(
-                f"distribute: process 0 did not answer at {host}:{port} within {timeout:g} s; is it running, and is the port open?"
-            )
-        try:
-            with socket.create_connection((host, port), timeout=left) as line:
-                line.sendall(json.dumps(mine).encode())
-                heard = line.recv(_LINE).decode()
-        except socket.gaierror as error:
-            raise RuntimeError(f"distribute: there is no host {host!r} ({error.strerror})") from None
-        except OSError:
-            time.sleep(min(0.1, max(0.0, left)))
-    if heard != "begin":
-        raise RuntimeError(f"distribute: {heard}")

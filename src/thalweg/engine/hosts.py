@@ -1,10 +1,11 @@
 """The processes that run one engine together: what they agree on, and how they fail together."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -41,7 +42,25 @@ class Hosts:
             return words[None]
         one_each, all_of_it = _line(self.processes)
         mine = jax.make_array_from_process_local_data(one_each, words[None], (self.processes, len(words)))
-        return np.asarray(all_of_it(mine).addressable_data(0))
+        with self.in_touch():
+            return np.asarray(all_of_it(mine).addressable_data(0))
+
+    @contextlib.contextmanager
+    def in_touch(self) -> Iterator[None]:
+        """Within, what JAX says of processes that are gone is said in one line.
+
+        Raises:
+            RuntimeError: this process computes with others, and its computation failed.
+        """
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if self.processes == 1:
+                raise
+            raise RuntimeError(
+                f"process {self.rank} of {self.processes} has lost the others ({' '.join(str(error).split())}); look at what they "
+                "said, start all of them again, and continue from the checkpoint if there is one"
+            ) from error
 
     def text(self, words: str) -> str:
         """What process 0 says."""

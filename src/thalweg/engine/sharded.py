@@ -81,7 +81,8 @@ class Shards:
         leaves, structure = jax.tree.flatten(arrays)
         if not leaves:
             return local
-        everywhere = _copied(leaves[0].sharding.mesh)(leaves)
+        with self.hosts.in_touch():
+            everywhere = jax.block_until_ready(_copied(leaves[0].sharding.mesh)(leaves))
         return eqx.combine(jax.tree.unflatten(structure, _readable(everywhere)), rest)
 
     def moved(self, e: Peers, local) -> int:
@@ -89,9 +90,9 @@ class Shards:
         devices = self._mesh(e.n).size
         plan = self._routed(e, devices).world.route
         rows = (devices - 1) * e.n if plan is None else plan.moved
-        sent = [*message_specs(e, local.agents.state).values()]
-        sent += [jax.tree.map(lambda leaf: jax.eval_shape(lambda a: a[0], leaf), told(local.flags))] * isinstance(local.flags, Flags)
-        return rows * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(sent))
+        size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        flags = size(told(local.flags)) // e.n if isinstance(local.flags, Flags) else 0
+        return rows * (size(message_specs(e, local.agents.state)) + flags)
 
     def _executor(self, axis: str | None) -> Vectorised:
         return Vectorised(jnp.asarray(0, jnp.uint32), self.deterministic, axis)
@@ -106,7 +107,8 @@ class Shards:
         executor, rules, split, common = (
             all_(tree, mark) for tree, mark in ((self._executor(AXIS), False), (rules, False), (split, True), (common, False))
         )
-        local, *others = _sharded(function, mesh, executor, known[1], rules, split, common)
+        with self.hosts.in_touch():
+            local, *others = jax.block_until_ready(_sharded(function, mesh, executor, known[1], rules, split, common))
         return local, *(_readable(tree) for tree in others)
 
     def _routed(self, e, devices: int):
