@@ -220,7 +220,9 @@ def test_processes_that_ask_for_different_runs_are_told(tmp_path):
     for rank, value in enumerate(("7.0", "8.0")):
         (tmp_path / f"{rank}.toml").write_text(FILE.replace("7.0", value))
     port = free_port()
-    ends = together(*(command("run", f"{rank}.toml", "--out", f"run{rank}", *hosts(rank, port)) for rank in (0, 1)), cwd=tmp_path)
+    ends = together(
+        *(command("run", f"{rank}.toml", "--out", f"run{rank}", *hosts(rank, port)) for rank in (0, 1)), cwd=tmp_path
+    )
     for code, _, err in ends:
         assert code == 2, err
         assert "process 1 has another problem than process 0" in err.splitlines()[-1]

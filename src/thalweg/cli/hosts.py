@@ -49,7 +49,9 @@ def join(address: str | None, processes: int | None, rank: int | None, engine: s
     if address != "auto":
         return distribute(address, processes, rank)
     if processes is not None or rank is not None:
-        raise ValueError("--hosts auto reads rank and number of processes from SLURM or Open MPI; leave --rank and --processes out")
+        raise ValueError(
+            "--hosts auto reads rank and number of processes from SLURM or Open MPI; leave --rank and --processes out"
+        )
     return distribute()
 
 

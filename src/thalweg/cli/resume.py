@@ -12,9 +12,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of the run.
 Rounds = Annotated[int | None, typer.Option(help="Go on to this round instead.", show_default=False)]
 
 
-def resume(
-    run: Run, rounds: Rounds = None, hosts: Address = None, rank: Rank = None, processes: Processes = None
-) -> None:
+def resume(run: Run, rounds: Rounds = None, hosts: Address = None, rank: Rank = None, processes: Processes = None) -> None:
     """Continue an interrupted run.
 
     The numbers are those of a run that was never interrupted, to the bit.

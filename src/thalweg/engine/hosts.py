@@ -86,7 +86,9 @@ class Hosts:
         if failure is not None:
             raise failure
         if failed.size:
-            raise RuntimeError(f"process {', '.join(map(str, failed))} of {self.processes} ended this run; its own error says why")
+            raise RuntimeError(
+                f"process {', '.join(map(str, failed))} of {self.processes} ended this run; its own error says why"
+            )
         return result
 
     def check_alike(self, stated: dict[str, Any]) -> None:

@@ -276,9 +276,7 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k, hear)
         if kind:
             shared["weights"] = of_phase(world.weights[kind], weather.phase)
             shared["self_weight"] = of_phase(world.self_weights[kind], weather.phase)
-        values, shared["fresh"], shared["stamped"] = _slots(
-            executor, e, mail, field, rule, heard[field], shared, weather, k
-        )
+        values, shared["fresh"], shared["stamped"] = _slots(executor, e, mail, field, rule, heard[field], shared, weather, k)
 
         def one(own, values, shared, rule=rule):
             return combine_field(rule, own, values, {**shared, "changing": changing}, e.mixer if type(rule) is Mix else None)

@@ -47,7 +47,7 @@ class Shards:
 
     def __init__(self, devices: int | None, deterministic: bool):
         self.devices, self.deterministic, self.hosts = devices, deterministic, hosts.here()
-        self._placed: dict[str, tuple[Any, Any]] = {}
+        self._program: tuple[Any, Any] = None, None  # as it was given, and as it lies on the mesh
 
     def begin(self, e, rules, earlier=None):
         """(local, shared) before round 0."""
@@ -98,18 +98,19 @@ class Shards:
         return Vectorised(jnp.asarray(0, jnp.uint32), self.deterministic, axis)
 
     def _run(self, function, e, rules, split, common):
-        mesh = self._mesh(e.n)
-        known = self._placed.get("program", (None, None))
-        if known[0] is not e:
-            there = self._routed(e, mesh.size)
-            known = self._placed["program"] = e, _placed(there, there.belongs_to_agents(), mesh)
-        all_ = lambda tree, mark: _placed(tree, jax.tree.map(lambda _: mark, tree), mesh)
-        executor, rules, split, common = (
-            all_(tree, mark) for tree, mark in ((self._executor(AXIS), False), (rules, False), (split, True), (common, False))
-        )
         with self.hosts.in_touch():
-            local, *others = jax.block_until_ready(_sharded(function, mesh, executor, known[1], rules, split, common))
+            local, *others = jax.block_until_ready(_sharded(*self._arguments(function, e, rules, split, common)))
         return local, *(_readable(tree) for tree in others)
+
+    def _arguments(self, function, e, rules, split, common) -> tuple:
+        """Of `_sharded`, all on the mesh. The program is put there once."""
+        mesh = self._mesh(e.n)
+        if self._program[0] is not e:
+            there = self._routed(e, mesh.size)
+            self._program = e, _placed(there, there.belongs_to_agents(), mesh)
+        every = lambda tree, of_agents: _placed(tree, jax.tree.map(lambda _: of_agents, tree), mesh)
+        executor, rules, common = every((self._executor(AXIS), rules, common), False)
+        return function, mesh, executor, self._program[1], rules, every(split, True), common
 
     def _routed(self, e, devices: int):
         """The program, its messages routed from block to block where that is less than handing them to everybody."""
