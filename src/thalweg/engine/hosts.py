@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# Longest text that one process hands the others.
-LONGEST = 4096
+# Longest text that one process hands the others, in bytes, and most facts about a run that they compare.
+LONGEST, MOST = 4096, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +99,12 @@ class Hosts:
         """
         if self.processes == 1:
             return
-        digest = lambda value: hashlib.sha256(json.dumps(value, default=str).encode()).digest()[:4]
-        said = self.told(np.frombuffer(b"".join(digest(value) for value in stated.values()), np.int32))
+        digest = lambda entry: hashlib.sha256(json.dumps(entry, default=str).encode()).digest()[:4]
+        words = b"".join(map(digest, stated.items()))
+        said = self.told(np.frombuffer(words.ljust(4 * MOST, b"\0"), np.int32))
         different = (said != said[0]).any(0)
         if different.any():
-            name = list(stated)[int(np.argmax(different))]
+            name = list(stated)[min(int(np.argmax(different)), len(stated) - 1)]
             others = ", ".join(map(str, np.flatnonzero((said != said[0])[:, np.argmax(different)])))
             raise ValueError(
                 f"solve: process {others} has another {name} than process 0 (here, in process {self.rank}: {stated[name]!r}); all "

@@ -264,7 +264,8 @@ def length(rounds: int, goal: Any, stop: Stop | None, checkpoint: Any, resume: b
 def surroundings() -> dict[str, Any]:
     """Of every run's config: the machine and the versions."""
     versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    return {"machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)", "versions": versions}
+    devices = f"{jax.device_count()} device(s)" + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
+    return {"machine": f"{platform.machine()}, {jax.default_backend()}, {devices}", "versions": versions}
 
 
 def stated(
