@@ -58,12 +58,12 @@ def _usual(engine, options):
 
 
 def _explosive():
-    """A loss that is not finite at the second agent."""
+    """A loss whose gradient overflows after the first step, at the second agent."""
     import thalweg as tw
 
-    target = np.arange(float(N))[:, None]
-    target[1] = 1e200
-    return tw.Consensus(lambda x, b: jax.numpy.exp(x @ x) - b @ b * (x @ b), target, np.zeros(1), smoothness=1.0)
+    dose = np.linspace(0.5, 1.5, N)
+    dose[1] = 900.0
+    return tw.Consensus(lambda x, dose: jax.numpy.exp(dose * x) - 2 * dose * x, dose, 0.0, smoothness=10.0)
 
 
 CASES = {

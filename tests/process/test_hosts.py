@@ -21,7 +21,7 @@ from thalweg.engine.roll_call import roll_call
 
 SOURCE = Path(tw.__file__).parents[1]
 PROGRAM = Path(hosted.__file__)
-SECONDS = 200
+SECONDS = 400
 
 FILE = """
 [problem]
@@ -105,14 +105,28 @@ def test_two_processes_give_the_bits_of_one_and_resume(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-def test_any_run_on_several_processes_gives_the_bits_of_one(tmp_path, processes):
-    names = list(hosted.CASES)
+@pytest.mark.parametrize(
+    ("processes", "names"),
+    [
+        (2, ["ring", "exponential", "schedule"]),
+        (2, ["edges, everything", "push, late"]),
+        (2, ["server", "price", "not finite"]),
+        (4, ["random", "torus, noisy", "server"]),
+    ],
+)
+def test_any_run_on_several_processes_gives_the_bits_of_one(tmp_path, processes, names):
     found = solved(tmp_path, processes, *names)
     for other in found[1:]:
         assert other == found[0]
     for name in names:
         assert found[0][name] == alone(hosted.CASES[name], "simulated"), name
+
+
+def test_every_case_runs_on_several_processes():
+    marks = next(
+        mark for mark in test_any_run_on_several_processes_gives_the_bits_of_one.pytestmark if mark.name == "parametrize"
+    )
+    assert {name for _, names in marks.args[1] for name in names} == set(hosted.CASES)
 
 
 CALLS = {
