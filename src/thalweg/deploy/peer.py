@@ -110,6 +110,10 @@ class Peer:
         finally:
             self.post.close()  # the others are not to wait for a site that failed
 
+    def interrupted(self, reason: str) -> Answer:
+        """What there is after `run` was ended from outside, by an error of the post's."""
+        return self._answer(None, self.members.round, Outcome.INTERRUPTED, reason)
+
     def _lived(self) -> Answer:
         self._began = time.monotonic()
         k, local = self._restored(), None
@@ -134,6 +138,8 @@ class Peer:
                         )
             else:
                 if self._linger(k):
+                    if self.history["round"][-1:] != [k]:
+                        self._recorded(local, k)
                     outcome = Outcome.CONVERGED if self._done(local) else Outcome.ROUND_LIMIT
                     reason = "all sites agreed to stop" if self._done(local) else f"all {self.rounds} rounds were done"
                     return self._answer(local, k, outcome, reason)
@@ -319,4 +325,5 @@ class Peer:
             x = ravel_pytree(self._seat.program.problem.x0)[1](jnp.asarray(row))
         said = () if self._seat is None else self._seat.said
         rejected = {why: int(count) for why, count in self.post.rejected.items()}
-        return Answer(self.post.me, x, outcome, reason, k, self.history, self.ledger, rejected, said)
+        algorithm = None if self._seat is None else self._seat.algorithm
+        return Answer(self.post.me, x, outcome, reason, k, self.history, self.ledger, rejected, said, algorithm)

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from thalweg.observe import Result
 from thalweg.observe import Table as ReportTable
 from thalweg.problem import Coupled, Problem
 
+from .mistakes import Mistake, shown
 from .signature import Table
 
 
@@ -28,6 +29,23 @@ class Stated:
     score: Callable[[Result], tuple[ReportTable, ...]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What one site holds.
+
+    Attributes:
+        problem: of one agent.
+        weight: w_i up to a common factor; None: its number of examples, or 1.
+        columns: names of the features, which must be the same on all sites; public.
+        score: x → (title, columns, the site's row) of a table for the report; None where there is nothing to score.
+    """
+
+    problem: Problem | Coupled
+    weight: float | None = None
+    columns: tuple[str, ...] = ()
+    score: Callable[[Any], tuple[str, tuple[str, ...], tuple]] | None = None
+
+
 class ProblemTable(Table, abc.ABC):
     """What all kinds have in common."""
 
@@ -36,3 +54,17 @@ class ProblemTable(Table, abc.ABC):
     @abc.abstractmethod
     def build(self, base: Path, dtype: Any) -> Stated:
         """The problem, with relative paths read from `base` and arrays of `dtype`."""
+
+    def agent_names(self, base: Path) -> tuple[str, ...] | None:
+        """The agents' names, without building anything; None where they have none."""
+        return None
+
+    def piece(self, base: Path, dtype: Any, sites: Sequence[str], place: int, data: Path | None) -> Piece:
+        """What the site at `place` holds: the records in its own file `data`, or else its agent's part of the named ones.
+
+        Raises:
+            Mistake: there is no such piece.
+        """
+        raise Mistake(
+            f"problem.kind: got {shown(self.kind)}, whose pieces cannot be given to sites yet; simulate it with `thalweg run`"
+        )
