@@ -1,5 +1,6 @@
 """`thalweg keys`: a federation's certificate authority, and a key with a certificate for every site."""
 
+import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,6 @@ Days = Annotated[float, typer.Option(help="How long a certificate is valid.")]
 def init(
     folder: Folder,
     sites: Annotated[str, typer.Option(help="Names of the sites, with commas between.", show_default=False)],
-    routers: Annotated[str, typer.Option(help="Names of routers, with commas between.")] = "",
     days: Days = 365,
 ) -> None:
     """Make a federation: an authority, and a folder for every site.
@@ -31,22 +31,17 @@ def init(
     with mistakes():
         from thalweg.deploy import keys
 
-        keys.init(folder, _names(sites), days, _names(routers))
+        keys.init(folder, _names(sites), days=days)
         _list(folder)
 
 
 @app.command()
-def add(
-    folder: Folder,
-    site: Site,
-    days: Days = 365,
-    router: Annotated[bool, typer.Option("--router", help="It is a router.")] = False,
-) -> None:
+def add(folder: Folder, site: Site, days: Days = 365) -> None:
     """Add a site to a federation."""
     with mistakes():
         from thalweg.deploy import keys
 
-        OUT.print(f"{keys.add(folder, site, days, 'router' if router else 'site')}", markup=False, soft_wrap=True)
+        _say(keys.add(folder, site, days=days))
 
 
 @app.command()
@@ -55,7 +50,20 @@ def renew(folder: Folder, site: Site, days: Days = 365) -> None:
     with mistakes():
         from thalweg.deploy import keys
 
-        OUT.print(f"{keys.renew(folder, site, days)}", markup=False, soft_wrap=True)
+        _say(keys.renew(folder, site, days=days))
+
+
+@app.command()
+def router(
+    folder: Folder,
+    listen: Annotated[str, typer.Option(help="Where sites connect to, as tls/host:port.", show_default=False)],
+    days: Days = 365,
+) -> None:
+    """Make the configuration of a Zenoh router at which sites meet that cannot reach each other."""
+    with mistakes():
+        from thalweg.deploy import keys
+
+        _say(keys.router(folder, listen=[listen], days=days))
 
 
 @app.command()
@@ -69,12 +77,17 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _say(path: Path) -> None:
+    OUT.print(str(path), markup=False, soft_wrap=True)
+
+
 def _list(folder: Path) -> None:
     from thalweg.deploy import keys
 
-    table = Table(box=box.SIMPLE)
-    for column in ("name", "is a", "valid until", "state"):
+    table, now = Table(box=box.SIMPLE), datetime.datetime.now(datetime.UTC)
+    for column in ("site", "valid until", "SHA-256 of the certificate"):
         table.add_column(column)
-    for name, role, until, state in keys.show(folder):
-        table.add_row(Text(name), role, f"{until:%Y-%m-%d}", Text(state, style="" if state == "good" else "red"))
+    for name, until, fingerprint in keys.show(folder):
+        expired = Text(f"{until:%Y-%m-%d}, expired" if until < now else f"{until:%Y-%m-%d}", style="red" if until < now else "")
+        table.add_row(Text(name), expired, fingerprint[:32])
     OUT.print(table)

@@ -118,11 +118,11 @@ def open_post(prepared: Prepared, keys: Path, listen: Sequence[str] = (), connec
         )
     return ZenohPost(
         Identity.load(keys, prepared.name),
-        _channel(prepared.experiment),
         prepared.sites if table is None else tuple(table.sites),
+        run=_channel(prepared.experiment),
         listen=listen,
         connect=connect,
-        mode="peer" if listen else "client",
+        routed=not listen,
         routers=(ROUTER,),
         timeout=_settings(table).timeout,
     )

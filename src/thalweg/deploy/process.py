@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -163,5 +163,6 @@ def _stopping(post: Watched, tied: bool) -> Iterator[None]:
 
 
 def _follow(post: Watched) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # by its number: a thread that waits in Python's own stdin holds up the end of the program
+        pass
     post.stop("the process that started it has ended")

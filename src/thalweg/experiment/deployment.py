@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from .mistakes import Mistake, shown, unknown_name
 from .signature import Table
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ENDPOINT = re.compile(r"tls/(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 
 
@@ -89,7 +89,7 @@ def check_names(sites: Sequence[str]) -> None:
     """
     for name in sites:
         if not NAME.fullmatch(name):
-            raise ValueError(f"expected names of letters, digits and . _ -, at most 63 of them: {shown(name)} is none")
+            raise ValueError(f"expected names of 1 to 64 letters, digits, - and _: {shown(name)} is none")
     twice = next((name for name in sites if list(sites).count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"expected names that differ: two sites are called {twice!r}")
