@@ -2,33 +2,95 @@
 
 import threading
 
+import jax
+import jax.numpy as jnp
+
+from thalweg.deploy.client import Client
+from thalweg.deploy.federation import Plan
 from thalweg.deploy.memory_post import Exchange
-from thalweg.deploy.peer import Peer, Settings
+from thalweg.deploy.peer import Peer
+from thalweg.deploy.server import Server
+from thalweg.deploy.site import Settings
+
+SERVER = "server"
+
+
+class Killed(Exception):
+    """Stands for kill −9: nothing is said, nothing is saved."""
+
+
+class Mortal:
+    """A post whose site dies at the n-th look into its mailbox."""
+
+    def __init__(self, post, looks):
+        self._post, self._looks = post, looks
+
+    def __getattr__(self, name):
+        return getattr(self._post, name)
+
+    def receive(self, timeout):
+        self._looks -= 1
+        if self._looks < 0:
+            self._post.close()
+            raise Killed
+        return self._post.receive(timeout)
+
+
+def names(n):
+    """Of sites."""
+    return [f"site {i}" for i in range(n)]
+
+
+def live_together(posts, make, seconds=240):
+    """name → answer of the sites that `make(name, post)` gives."""
+    answers, failures = {}, {}
+
+    def live(name):
+        try:
+            answers[name] = make(name, posts[name]).run()
+        except Exception as failure:
+            failures[name] = failure
+            posts[name].close()
+
+    threads = [threading.Thread(target=live, args=(name,), daemon=True) for name in posts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+    for failure in failures.values():
+        raise failure
+    assert len(answers) == len(posts), f"only {sorted(answers)} have ended"
+    return answers
 
 
 def run_peers(pieces, algorithm, network, *, posts=None, settings=None, **options):
     """Every site's answer, in order; `pieces[i]` is the problem of site i alone."""
-    names = [f"site {i}" for i in range(len(pieces))]
+    sites = names(len(pieces))
     exchange = Exchange()
-    posts = [exchange.join(name) for name in names] if posts is None else posts
-    answers, failures = {}, {}
+    posts = [exchange.join(name) for name in sites] if posts is None else posts
+    options["settings"] = settings or Settings(wait=60)
 
-    def live(i):
-        try:
-            peer = Peer(
-                pieces[i], algorithm, network, sites=names, post=posts[i], settings=settings or Settings(wait=60), **options
-            )
-            answers[i] = peer.run()
-        except Exception as failure:
-            failures[i] = failure
-            posts[i].close()
+    def make(name, post):
+        return Peer(pieces[sites.index(name)], algorithm, network, sites=sites, post=post, **options)
 
-    threads = [threading.Thread(target=live, args=(i,), daemon=True) for i in range(len(pieces))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(240)
-    for failure in failures.values():
-        raise failure
-    assert len(answers) == len(pieces), f"only {sorted(answers)} have ended"
-    return [answers[i] for i in range(len(pieces))]
+    answers = live_together(dict(zip(sites, posts, strict=True)), make)
+    return [answers[name] for name in sites]
+
+
+def run_federation(pieces, algorithm, *, settings=None, simulated_secrets=True, **options):
+    """(the server's answer, the clients', in order); `pieces[i]` is the problem of client i alone. The server holds zeros."""
+    sites, exchange, plan = names(len(pieces)), Exchange(), Plan(algorithm, **options)
+    common = {"sites": sites, "settings": settings or Settings(wait=60), "simulated_secrets": simulated_secrets}
+
+    def make(name, post):
+        if name == SERVER:
+            return Server(blank(pieces[0]), plan, post=post, **common)
+        return Client(pieces[sites.index(name)], plan, server=SERVER, post=post, **common)
+
+    answers = live_together({name: exchange.join(name) for name in (SERVER, *sites)}, make)
+    return answers[SERVER], [answers[name] for name in sites]
+
+
+def blank(problem):
+    """A problem of the same form without anybody's data."""
+    return problem.with_pieces(jax.tree.map(jnp.zeros_like, problem.pieces))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import exports
+import markets
 import thalweg as tw
 from deployed import run_peers
 from programs import quick
@@ -13,10 +14,17 @@ N, ROUNDS = exports.N, 12
 UNDIRECTED = tw.network.from_edges(exports.EDGES, N, weights="lazy_metropolis")
 DIRECTED = tw.network.from_edges(exports.ARCS, N, directed=True)
 STAR = tw.network.star(N)
+PRICES = [name for name in tw.price.__all__ if issubclass(getattr(tw.price, name), tw.PeerAlgorithm)]
 
 
 def pieces(name):
     """(the problem of all, that of each site)."""
+    if name == "LaplacianGradient":  # trades keep the rows: equalities, and quantities that are the plans
+        (a, c), b = markets.separable(N), np.array([1.0, -2.0])
+        return tw.allocation(a, c, b), [tw.allocation(a[i : i + 1], c[i : i + 1], b) for i in range(N)]
+    if name in PRICES:
+        parts = markets.data(N, d=3)
+        return markets.problem(parts), [markets.problem([part[i : i + 1] for part in parts]) for i in range(N)]
     values = exports.data(name)
     alone = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], values) for i in range(N)]
     return exports.problem(name, values), [exports.problem(name, own) for own in alone]
@@ -24,7 +32,8 @@ def pieces(name):
 
 def compare(name, algorithm, network, **options):
     whole, own = pieces(name)
-    simulated = exports.solve(whole, algorithm, network, rounds=ROUNDS, deterministic=True, **options)
+    asked = {name: value for name, value in options.items() if name != "simulated_secrets"}
+    simulated = exports.solve(whole, algorithm, network, rounds=ROUNDS, deterministic=True, **asked)
     answers = run_peers(own, simulated.algorithm, network, rounds=ROUNDS, deterministic=True, **options)
     for i, answer in enumerate(answers):
         expected = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], simulated.agents)
@@ -34,9 +43,10 @@ def compare(name, algorithm, network, **options):
     return simulated, answers
 
 
-@quick(exports.NAMES, "EdgeADMM")
+@quick([*exports.NAMES, *PRICES], "EdgeADMM", "TrackingADMM")
 def test_every_export_gives_the_simulated_numbers(name):
-    compare(name, exports.algorithm(name), DIRECTED if exports.directed(name) else UNDIRECTED)
+    algorithm = getattr(tw.price, name)() if name in PRICES else exports.algorithm(name)
+    compare(name, algorithm, DIRECTED if name not in PRICES and exports.directed(name) else UNDIRECTED)
 
 
 CASES = {
@@ -50,6 +60,10 @@ CASES = {
         tw.PushDIGing(), DIRECTED.with_failures(loss=0.2, symmetric=False, delay=(0.6, 0.4), asleep=0.2), {}
     ),
     "gossip": (tw.GradientTracking(step_size=0.01), tw.network.pairwise_gossip(UNDIRECTED), {}),
+    "private": (
+        tw.DGD(step_size=0.05), UNDIRECTED,
+        {"link": tw.message.chain(tw.message.clip(1.0), tw.message.gaussian(0.1)), "simulated_secrets": True},
+    ),
     "four bits": (tw.GradientTracking(step_size=0.01), UNDIRECTED, {"link": tw.message.quantise(4)}),
     "a median of neighbours": (tw.DGD(step_size=0.05), UNDIRECTED, {"aggregate": tw.message.neighbour_median()}),
 }  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 
 import support
 import thalweg as tw
+from deployed import Killed, Mortal
 from thalweg.deploy.journal import Journal
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
@@ -16,27 +17,6 @@ from thalweg.observe import Outcome
 
 NAMES = ["a", "b", "c", "d"]
 NETWORK = tw.network.ring(4)
-
-
-class Killed(Exception):
-    """Stands for kill −9: nothing is said, nothing is saved."""
-
-
-class Mortal:
-    """A post whose site dies at the n-th look into its mailbox."""
-
-    def __init__(self, post, looks):
-        self._post, self._looks = post, looks
-
-    def __getattr__(self, name):
-        return getattr(self._post, name)
-
-    def receive(self, timeout):
-        self._looks -= 1
-        if self._looks < 0:
-            self._post.close()
-            raise Killed
-        return self._post.receive(timeout)
 
 
 _, A, B, X_STAR = support.quadratics(4, 3, 7)  # no site's own minimiser is that of all

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.problem import Consensus, EmpiricalRisk, Problem
+from thalweg.problem import Consensus, Coupled, EmpiricalRisk, Problem
 from thalweg.problem.constants import Memo
 from thalweg.problem.measurements import Measurements
+from thalweg.problem.pricing import Pricing, Survey, priced, survey
 from thalweg.problem.scattered import Scattered
 
 
@@ -30,6 +31,7 @@ class Card:
         examples: m_i (1 where a local function is no mean over examples).
         weight: w_i up to a common factor.
         smoothness, strong_convexity: L_i and μ_i of its f_i; None where nobody needs them.
+        survey: of a coupled problem, what is measured of its costs and quantities (the fields of a `pricing.Survey`, as lists).
     """
 
     name: str
@@ -39,6 +41,7 @@ class Card:
     weight: float = 1.0
     smoothness: float | None = None
     strong_convexity: float | None = None
+    survey: dict[str, Any] | None = None
 
 
 def card_of(name: str, run: str, problem: Scattered, weight: float | None, constants: bool) -> Card:
@@ -53,6 +56,8 @@ def card_of(name: str, run: str, problem: Scattered, weight: float | None, const
     """
     if problem.n != 1:
         raise ValueError(f"site {name!r}: got a problem of {problem.n} agents, expected the one piece that this site holds")
+    if isinstance(problem, Coupled):
+        return Card(name, run, layout(problem), survey=_listed(survey(problem)))
     examples = int(getattr(problem, "counts", [1])[0])
     weight = float(getattr(problem, "counts", [1.0])[0]) if weight is None else float(weight)
     if not (np.isfinite(weight) and weight >= 0):
@@ -71,8 +76,36 @@ def layout(problem: Scattered) -> str:
     return f"{type(problem).__name__}: x {shown(problem.x0, 0)}; data {shown(problem.pieces.data, axes)}"
 
 
-def among(problem: Scattered, cards: Sequence[Card], place: int) -> Scattered:
-    """The problem of all sites, of which only the piece of the site at `place` is here (with a leading axis of 1).
+def _survey_of(card: Card) -> Survey:
+    arrays = {field: {name: np.asarray(value, float) for name, value in card.survey[field].items()} for field in card.survey}
+    return Survey(**arrays | {"worst": {name: float(value) for name, value in arrays["worst"].items()}})
+
+
+def misfit(mine: Card, card: Card, known: Card | None) -> str | None:
+    """Why the site of `card` cannot take part beside that of `mine`, which may have `known` another card of it; None if it can."""
+    if card.run != mine.run:
+        return (
+            f"site {card.name!r} has another experiment, of hash {card.run[:12]}; that of {mine.name!r} is {mine.run[:12]}: give "
+            "all sites the same file"
+        )
+    if card.layout != mine.layout:
+        return (
+            f"site {card.name!r} has data of another form: got {card.layout}; {mine.name!r} has {mine.layout}: bring them into one "
+            "form"
+        )
+    if known is not None and known != card:
+        return f"site {card.name!r} came back with other data: got {card}, it had {known}: give it back its data"
+    return None
+
+
+def _listed(found: Survey) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return jax.tree.map(lambda value: np.asarray(value).tolist(), dataclasses.asdict(found))
+
+
+def among(problem: Scattered, cards: Sequence[Card], place: int | None) -> Scattered:
+    """The problem of all sites, of which only the piece of the site at `place` is here (with a leading axis of 1); with None it
+    is nobody's, and stands for the form of all.
 
     Raises:
         ValueError: a kind of problem that cannot be put together from cards.
@@ -84,10 +117,10 @@ def among(problem: Scattered, cards: Sequence[Card], place: int) -> Scattered:
 
 
 @functools.singledispatch
-def _seated(problem: Any, cards: Sequence[Card], place: int, weights: np.ndarray) -> Any:
+def _seated(problem: Any, cards: Sequence[Card], place: int | None, weights: np.ndarray) -> Any:
     raise ValueError(
-        f"got {type(problem).__name__}, expected a Consensus, EmpiricalRisk or Measurements problem: only those can be put "
-        "together from what sites tell of themselves; others are for tw.solve"
+        f"got {type(problem).__name__}, expected a Consensus, EmpiricalRisk, Measurements or Coupled problem: only those can be "
+        "put together from what sites tell of themselves; others are for tw.solve"
     )
 
 
@@ -104,8 +137,9 @@ def _(problem: Measurements, cards, place, weights):
 @_seated.register
 def _(problem: EmpiricalRisk, cards, place, weights):
     counts = np.array([card.examples for card in cards])
-    piece, own, longest = _scaled(problem, weights, place), int(counts[place]), int(counts.max())
-    if len(set(counts.tolist())) > 1:
+    piece = _scaled(problem, weights, place)
+    if place is not None and len(set(counts.tolist())) > 1:
+        own, longest = int(counts[place]), int(counts.max())
         # As in `data.padding.stack`: the first example again, of weight 0.
         rows = np.where(np.arange(longest) < own, np.arange(longest), 0)
         piece = dataclasses.replace(
@@ -117,7 +151,41 @@ def _(problem: EmpiricalRisk, cards, place, weights):
     return _changed(problem, cards, weights=weights, pieces=piece, counts=counts, curvature=_curvature(cards))
 
 
-def _scaled(problem: Problem, weights: np.ndarray, place: int) -> Any:
+@_seated.register
+def _(problem: Coupled, cards, place, weights):
+    """Shares of the total are equal ones: a site knows the total, and that nobody's part of it is special."""
+    n, rows = len(cards), problem.coupling
+    touching = jnp.full_like(rows.touching, n)
+    share = jnp.broadcast_to(rows.initial / touching, problem.pieces.share.shape)
+    found = Survey.joined([_survey_of(card) for card in cards])
+    return _changed(
+        problem, cards,
+        weights=np.ones(n),
+        pieces=dataclasses.replace(problem.pieces, share=share),
+        coupling=dataclasses.replace(rows, touching=touching),
+        constants=_Joined(found),
+    )  # fmt: skip
+
+
+class _Joined:
+    """The constants of the dual, from what all sites have measured. No compiled code depends on them, so all are equal."""
+
+    def __init__(self, found: Survey):
+        self._found = found
+
+    def __call__(self, problem: Coupled) -> Pricing:
+        return priced(problem, self._found)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Joined)
+
+    def __hash__(self) -> int:
+        return hash(_Joined)
+
+
+def _scaled(problem: Problem, weights: np.ndarray, place: int | None) -> Any:
+    if place is None:
+        return problem.pieces
     scale = jnp.asarray(len(weights) * weights[place : place + 1], problem.dtype)
     return eqx.tree_at(lambda piece: piece.scale, problem.pieces, scale)
 

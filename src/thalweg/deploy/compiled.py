@@ -35,6 +35,12 @@ class Compiled:
 
 
 @functools.cache
+def bound(function: Callable, *fixed: Any) -> Callable:
+    """`function` with its first arguments fixed; the same object for the same ones, so that it is compiled once."""
+    return functools.partial(function, *fixed)
+
+
+@functools.cache
 def _program(function: Callable, deterministic: bool) -> "_Program":
     return _Program(function, deterministic)
 

@@ -24,7 +24,7 @@ from thalweg.engine.weather import conditions
 from thalweg.message.combine import Edges
 from thalweg.message.payload import payload_bytes
 
-from .compiled import Compiled
+from .compiled import Compiled, bound
 from .octets import as_bytes, from_bytes
 from .seat import Seat
 
@@ -60,8 +60,8 @@ class Halves:
         self.phases = len(seat.program.algorithm.phases)
         make = lambda function: Compiled(function, deterministic)
         self._begin, self._enter, self._look, self._estimate = map(make, (_begin, _enter, _look, _estimate))
-        self._depart = [make(_departure(index)) for index in range(self.phases)]
-        self._arrive = [make(_arrival(index)) for index in range(self.phases)]
+        self._depart = [make(bound(_depart, index)) for index in range(self.phases)]
+        self._arrive = [make(bound(_arrive, index)) for index in range(self.phases)]
         first = self.begin(seat.program)
         wires = wire_specs(seat.program, message_specs(seat.program, first.agents.state))
         self.payload = [payload_bytes(wire) for wire in wires.values()]
@@ -111,16 +111,6 @@ def _look(executor, program: Peers, local: Local):
     loss = as_agents(executor, program, "loss", own, local.agents.state)[0]
     floats = [leaf for leaf in jax.tree.leaves(local.agents.state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return {"finite": jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats])), "loss": loss}
-
-
-@functools.cache
-def _departure(index: int):
-    return functools.partial(_depart, index)
-
-
-@functools.cache
-def _arrival(index: int):
-    return functools.partial(_arrive, index)
 
 
 def _depart(index: int, executor, program: Peers, outward, local: Local, k):

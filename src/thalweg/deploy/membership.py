@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from .card import Card
+from .card import Card, misfit
 from .post import Kind, Letter, Post
 
 # Seconds until a proposal that was not answered is made again.
@@ -191,21 +191,11 @@ class Membership:
             self._post.send(self.leader, Letter(Kind.SEES, body=self._seen()))
 
     def _welcome(self, card: Card) -> None:
-        mine, known = self._card, self.cards.get(card.name)
-        if card.run != mine.run:
-            what = (
-                f"site {card.name!r} has another experiment, of hash {card.run[:12]}; that of {mine.name!r} is {mine.run[:12]}"
-            )
-            self._refuse(card.name, f"{what}: give all sites the same file")
-        elif card.layout != mine.layout:
-            what = f"site {card.name!r} has data of another form: got {card.layout}; {mine.name!r} has {mine.layout}"
-            self._refuse(card.name, f"{what}: bring them into one form")
-        elif known is not None and known != card:
-            self._refuse(
-                card.name, f"site {card.name!r} came back with other data: got {card}, it had {known}: give it back its data"
-            )
-        else:
+        why = misfit(self._card, card, self.cards.get(card.name))
+        if why is None:
             self.cards[card.name] = card
+        else:
+            self._refuse(card.name, why)
 
     def _refuse(self, site: str, why: str) -> None:
         """Before the first epoch nobody begins; a run that is on its way goes on without the newcomer."""

@@ -15,7 +15,6 @@ from thalweg.engine import Stop, setup
 from thalweg.engine.loop import Rules
 from thalweg.engine.stop import Flags
 from thalweg.message.aggregate import Mixer
-from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
 from thalweg.network import Network
 from thalweg.observe import Outcome
@@ -27,6 +26,7 @@ from .journal import Journal
 from .membership import Epoch, Membership, TooFew
 from .post import Kind, Letter, Post
 from .seat import Seat, take_seat
+from .secret import system_key
 from .site import Answer, Ledger, Settings
 
 
@@ -43,8 +43,10 @@ class Peer:
         every: record every so many rounds.
         watch: told of (round, history) at every record.
 
-    Randomness is that of the simulation, from a seed that all sites know: what is to stay secret cannot come from it, and stages
-    that add noise for privacy are refused.
+        simulated_secrets: draw noise for privacy from the seed, as the simulation does, not from the operating system. Then
+            nothing is private.
+
+    Other randomness is that of the simulation, from a seed that all sites know.
 
     Raises:
         TypeError, ValueError: an impossible combination, before anything is sent.
@@ -67,6 +69,7 @@ class Peer:
         run: str = "",
         settings: Settings | None = None,
         deterministic: bool = False,
+        simulated_secrets: bool = False,
         every: int | None = None,
         watch: Callable[[int, dict[str, list[float]]], None] | None = None,
     ):
@@ -74,17 +77,13 @@ class Peer:
             raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
         if len(sites) != network.n:
             raise ValueError(f"got {len(sites)} sites and a network of {network.n} agents, expected one site for each agent")
-        if link is not None and link.after(Flow()).noise:
-            raise ValueError(
-                "link: got a stage that adds noise for privacy, expected none: a site would draw it from the seed, which all sites "
-                "know; simulate it with tw.solve"
-            )
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network = problem, algorithm, network
         self.rounds, self.stop, self.seed, self.link, self.mixer = int(rounds), stop, int(seed), link, aggregate
         if stop is not None:
             self.stop = dataclasses.replace(stop, distributed=True)
         self.settings, self.deterministic = settings or Settings(), deterministic
+        self._secret = None if simulated_secrets else system_key()
         self.every, self.watch = max(1, self.rounds // 200) if every is None else every, watch
         constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
         self.card = card_of(post.me, run, problem, weight, constants)
@@ -159,7 +158,10 @@ class Peer:
     def _sit(self, cards: Sequence[Card]) -> None:
         """Take the seat among all sites, once they are known."""
         problem = among(self.problem, cards, self.place)
-        seat = take_seat(problem, self.algorithm, self.network, self.place, seed=self.seed, link=self.link, mixer=self.mixer)
+        seat = take_seat(
+            problem, self.algorithm, self.network, self.place,
+            seed=self.seed, link=self.link, mixer=self.mixer, secret=self._secret,
+        )  # fmt: skip
         rules = Rules(
             stop=setup.traced_stop(setup.with_diameter(self.stop, self.network, problem), problem.dtype),
             every=jnp.asarray(self.every, jnp.int32),

@@ -81,8 +81,10 @@ def take_seat(
     seed: int,
     link: Stage | None = None,
     mixer: Mixer | None = None,
+    secret: Any = None,
 ) -> Seat:
-    """The seat of the agent at `place`; `problem` is that of all, with its piece alone.
+    """The seat of the agent at `place`; `problem` is that of all, with its piece alone. `secret`: the key of what nobody else may
+    know, None for the simulation's.
 
     Raises:
         TypeError, ValueError: as `thalweg.solve`, before anything runs.
@@ -99,7 +101,7 @@ def take_seat(
     mine = {j: s for s, j in enumerate(heard.tolist()) if j >= 0}
     return Seat(
         place=place,
-        program=_alone(found.program, place),
+        program=dataclasses.replace(_alone(found.program, place), secret=secret),
         heard=heard,
         hearing=receiver,
         slot_of=np.array([mine.get(j, 0) for j in receiver.tolist()], int),

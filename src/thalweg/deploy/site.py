@@ -35,9 +35,11 @@ class Settings:
 
 @dataclasses.dataclass
 class Ledger:
-    """What a site put on the wire, and what became of it. Bytes are of payloads; headers are counted apart."""
+    """What a site put on the wire, and what became of it. Bytes are of payloads, `received` those of a server's clients; headers
+    are counted apart."""
 
     payload: int = 0
+    received: int = 0
     headers: int = 0
     messages: int = 0
     again: int = 0

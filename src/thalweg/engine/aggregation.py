@@ -136,7 +136,7 @@ def aggregated(executor, e, when, memory, sent, weights, arrived):
         return memory, back(row)
 
     messages = executor.everyone({name: sent[name] for name in fields})
-    key = jax.random.fold_in(round_key(e.key, Stream.SECRET, *when), Role.SERVER)
+    key = jax.random.fold_in(round_key(e.source(Stream.SECRET), Stream.SECRET, *when), Role.SERVER)
     return executor.network_role("aggregate", combined, e.aggregate, memory, messages, weights, arrived, key)
 
 

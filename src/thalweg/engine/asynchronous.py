@@ -17,12 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 from thalweg.algorithm.server.base import ClientInfo
 from thalweg.cohort import Draw
 
-from .aggregation import combine
-from .keys import Role, Stream, agent_keys, round_key
+from .keys import Role, Stream, round_key
 from .loop import Rules
 from .pace import Pace, communication
 from .server import Clients, Run, ServerProgram, begin_together
-from .server_round import Vitals, as_clients, as_server, average, client_context, send_down, wire_bytes
+from .server_round import Vitals, absorb, average, broadcast, respond, wire_bytes
 
 FREE, WORKING, WAITING = 0, 1, 2
 
@@ -140,27 +139,20 @@ class AsyncServer(ServerProgram):
 
     def _work(self, executor, records, central, member, count, k):
         """(message, record, info, seconds, lost) of `member [1]`, who starts for the (count+1)-th time at version `k`."""
-        ids, phase = self.ids[member], self.algorithm.phases[0]
-        state, uplink = executor.take(records, member)
+        ids = self.ids[member]
+        own = executor.take(records, member)
         pieces = executor.pieces(self.problem, member)
-        sizes = executor.once("bytes", lambda: wire_bytes(self, pieces, state, central.state))
-        down = as_server(executor, self, "broadcast", k, 0, phase, None, lambda a, p, s, c: a.broadcast(s, c), central.state)
-        _, common, own = send_down(executor, self, (k, 0), down, central.downlink[phase], member)
+        sizes = executor.once("bytes", lambda: wire_bytes(self, pieces, own[0], central.state))
+        _, down = broadcast(executor, self, central, member, k, 0)
         # Keys by how often a client has started: with everybody in step this is the round.
-        context = client_context(self, ids, count[0], 0, phase)
-        context = eqx.tree_at(lambda c: c.round, context, jnp.broadcast_to(k, (1,)))
-        work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
-        state, message, info = as_clients(executor, self, "work", work, pieces, context, state, own, common=common)
-        keys = agent_keys(self.key, self.secrecy, count[0], 0, ids, Role.ENCODE)
-        encode = lambda key, state, message: self.uplink.encode(state, message, key)
-        up, _, sent = executor.role("encode", encode, keys, uplink[phase], message, axes=(0, 0, 0))
+        records, up, info = respond(executor, self, pieces, own, ids, down.heard, k, 0, count=count[0])
         seconds, lost = jnp.zeros(1, jnp.float32), jnp.zeros(1, bool)
         if self.fleet is not None:
             seconds = communication(self.fleet, member, sizes) + info.steps * self.fleet.seconds_per_step[member]
             key = jax.random.fold_in(round_key(self.key, Stream.SCHEDULE, count[0]), Role.DROP)
             draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(ids)
             lost = draw < self.fleet.dropout[member]
-        return sent, (state, {phase: up}), info, seconds, lost
+        return up.heard, records, info, seconds, lost
 
     def _arrive(self, executor, local: Clients, run: AsyncRun, due, k, began):
         """Take the message that is due first (of the lowest id among equals); update when the buffer is full."""
@@ -178,7 +170,7 @@ class AsyncServer(ServerProgram):
 
     def _update(self, executor, run: AsyncRun, k, began) -> AsyncRun:
         """One update of the server, from what waits."""
-        flight, phase = run.flight, self.algorithm.phases[0]
+        flight = run.flight
         waiting = flight.status == WAITING
         order = jnp.argsort(jnp.where(waiting, self.ids[flight.member], jnp.iinfo(jnp.int32).max))[: self.buffer]
         pick = lambda tree: jax.tree.map(lambda leaf: leaf[order], tree)
@@ -189,13 +181,10 @@ class AsyncServer(ServerProgram):
         stale = (k - flight.version[order]).astype(dtype)
         pace = Pace(present, jnp.ones(self.buffer, dtype), self.ids[members], members, True)
         scale = (1 + stale) ** -self.staleness.astype(dtype)
-        memory, aggregate, counts, dispersion = combine(
-            executor, self, (k, 0), run.central.aggregate[phase], pick(flight.message), draw, present, pace, scale
+        central, dispersion, scalars = absorb(
+            executor, self, run.central, pick(flight.message), draw, present, pace, k, 0, scale
         )
-        update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
-        server, scalars = as_server(executor, self, "update", k, 0, phase, counts, update, run.central.state, aggregate)
         scalars = {**scalars, "staleness": jnp.mean(stale).astype(self.problem.dtype)}
         vitals = Vitals(*average(executor, self, info, draw, present, run.clock - began), dispersion, scalars)
         status = jnp.where(waiting, FREE, flight.status)
-        pick = lambda r: (r.central.state, r.central.aggregate, r.flight.status, r.vitals, r.round)
-        return eqx.tree_at(pick, run, (server, {**run.central.aggregate, phase: memory}, status, vitals, k + 1))
+        return eqx.tree_at(lambda r: (r.central, r.flight.status, r.vitals, r.round), run, (central, status, vitals, k + 1))

@@ -16,7 +16,7 @@ from thalweg.problem.regularizer import Zero
 
 from . import privacy, setup
 from . import refusals_server as refusals
-from .led import CLIENT_ROWS, Asked, carried, conduct, lead
+from .led import CLIENT_ROWS, Asked, Prepared, carried, conduct, lead
 from .refusals_message import check_aggregator, check_downlink, weight_warnings
 from .server_metrics import Evaluation, LearningGauge
 from .server_tabulate import ServerColumns
@@ -32,27 +32,16 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     """`solve` with a server."""
     a = asked
     refusals.check_arguments(problem, algorithm, a.rounds, a.every, a.seed, a.stop, a.uplink, a.downlink, a.fleet, evaluate)
-    stated, problem = problem, refusals.check_problem(algorithm, problem)
-    cohort = refusals.cohort_of(algorithm, problem.n)
-    check_downlink(a.downlink, cohort, a.fleet, a.engine)
-    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
-    algorithm = algorithm.resolve(_facts(problem, algorithm))
-    clients = unscaled(problem)
+    prepared = prepare(problem, algorithm, a)
+    stated, problem, algorithm = problem, prepared.problem, prepared.algorithm
     evaluations = {name: _evaluation(name, *pair, problem) for name, pair in (evaluate or {}).items()}
-    gradients = problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and clients.pieces is not None
-    aggregate = privacy.with_weights(a.aggregate, problem.weights, cohort, a.fleet, problem.n)
-    a = dataclasses.replace(a, aggregate=aggregate)
-    account = privacy.of_server(algorithm, problem, cohort, a.uplink, aggregate)
-    if account is not None and isinstance(setup.chosen_engine(a.engine, a.deterministic), EventDriven):
+    gradients = problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and problem.pieces is not None
+    a = dataclasses.replace(a, aggregate=prepared.aggregate)
+    if prepared.account is not None and isinstance(setup.chosen_engine(a.engine, a.deterministic), EventDriven):
         raise ValueError("EventDriven: without rounds what noise costs is not accounted for; use the simulated engine")
-    spending = privacy.plan(account, a.privacy, int(a.rounds), a.start)
-    public = PublicPart(problem.regularizer or Zero(), problem.n, jnp.asarray(problem.weights, problem.dtype))
-    said = [
-        *refusals.server_warnings(algorithm, cohort, a.fleet),
-        *weight_warnings(a.aggregate, problem.weights),
-        *spending.said,
-    ]
-    led = lead(a, clients, algorithm, cohort, public, LearningGauge(evaluations, gradients), said, _watched(clients))
+    spending = privacy.plan(prepared.account, a.privacy, int(a.rounds), a.start)
+    prepared.said.extend(spending.said)
+    led = lead(a, prepared, LearningGauge(evaluations, gradients), _watched(prepared.clients))
     ended = conduct(
         a, led, problem, algorithm,
         stated=stated,
@@ -72,6 +61,30 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     return ended.result(x=unravel(run.engine.shared_answer(run.experiment, run.shared)), agents=own)
 
 
+def prepare(problem: Problem, algorithm: ServerAlgorithm, a: Asked) -> Prepared:
+    """What is settled before a federation's program is made.
+
+    Raises:
+        TypeError, ValueError: an impossible combination.
+    """
+    problem = refusals.check_problem(algorithm, problem)
+    cohort = refusals.cohort_of(algorithm, problem.n)
+    check_downlink(a.downlink, cohort, a.fleet, a.engine)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
+    algorithm = algorithm.resolve(_facts(problem, algorithm))
+    aggregate = privacy.with_weights(a.aggregate, problem.weights, cohort, a.fleet, problem.n)
+    return Prepared(
+        problem=problem,
+        clients=unscaled(problem),
+        algorithm=algorithm,
+        cohort=cohort,
+        public=PublicPart(problem.regularizer or Zero(), problem.n, jnp.asarray(problem.weights, problem.dtype)),
+        aggregate=aggregate,
+        account=privacy.of_server(algorithm, problem, cohort, a.uplink, aggregate),
+        said=[*refusals.server_warnings(algorithm, cohort, a.fleet), *weight_warnings(aggregate, problem.weights)],
+    )
+
+
 def unscaled(problem: Problem) -> Problem:
     """The same problem whose locals are f_i: a client's weight is applied by `combine`, once."""
     if problem.pieces is None:
@@ -88,10 +101,14 @@ def _watched(problem: Problem):
     return jnp.asarray(np.sort(np.random.default_rng(0).choice(problem.n, size, replace=False)), jnp.int32)
 
 
+def wants_constants(algorithm: ServerAlgorithm) -> bool:
+    """Whether something was left open that needs L_i and μ_i, or the method does."""
+    return bool(algorithm.needs & {"smooth", "strongly_convex"}) or refusals.is_open(algorithm)
+
+
 def _facts(problem: Problem, algorithm) -> Facts:
-    """L_i and μ_i of the f_i, where something was left open that needs them."""
-    needed = algorithm.needs & {"smooth", "strongly_convex"} or refusals.is_open(algorithm)
-    if not needed or refusals.does_without(algorithm, problem, ESTIMATED_VARIABLES):
+    """L_i and μ_i of the f_i, where they are needed."""
+    if not wants_constants(algorithm) or refusals.does_without(algorithm, problem, ESTIMATED_VARIABLES):
         return Facts(smoothness=None, strong_convexity=0.0, local_smoothness=None, n=problem.n)
     refusals.check_constants(algorithm, problem, ESTIMATED_VARIABLES)
     scale = np.where(problem.weights > 0, problem.n * problem.weights, np.inf)

@@ -49,30 +49,51 @@ class Asked:
     """What `solve` was asked for beside the problem and the algorithm; fields as its arguments."""
 
     rounds: Any
-    stop: Stop | None
     seed: Any
-    every: Any
-    uplink: Stage | None
-    downlink: Stage | None
-    aggregate: Aggregator | None
-    adversary: Adversary | None
-    fleet: Fleet | None
-    engine: Any
-    deterministic: bool | None
-    reference: Any
-    ids: Any
-    start: Any
-    checkpoint: str | Path | None
-    resume: bool
-    progress: Any
-    trackers: Sequence[Any]
-    keep_agents: bool | None
-    groups: dict[str, Any]
+    stop: Stop | None = None
+    every: Any = None
+    uplink: Stage | None = None
+    downlink: Stage | None = None
+    aggregate: Aggregator | None = None
+    adversary: Adversary | None = None
+    fleet: Fleet | None = None
+    engine: Any = "simulated"
+    deterministic: bool | None = None
+    reference: Any = None
+    ids: Any = None
+    start: Any = None
+    checkpoint: str | Path | None = None
+    resume: bool = False
+    progress: Any = None
+    trackers: Sequence[Any] = ()
+    keep_agents: bool | None = None
+    groups: dict[str, Any] = dataclasses.field(default_factory=dict)
     privacy: Any = None
 
     def keeps(self, n: int) -> bool:
         """Whether the history has a row for each of `n` clients."""
         return n <= CLIENT_ROWS if self.keep_agents is None else self.keep_agents
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What is settled before a program is made.
+
+    Attributes:
+        problem: with what the algorithm folds into it; clients: as the clients see it.
+        algorithm: resolved; cohort: its rule; public: what the server knows of the problem.
+        aggregate: what stands in place of means; account: what the rounds cost of privacy, None where nothing is private.
+        said: warnings.
+    """
+
+    problem: Scattered
+    clients: Scattered
+    algorithm: ServerAlgorithm
+    cohort: Cohort
+    public: PublicPart
+    aggregate: Aggregator | None
+    account: Any
+    said: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +125,12 @@ class Ended:
         return result
 
 
-def lead(
-    asked: Asked,
-    problem: Scattered,
-    algorithm: ServerAlgorithm,
-    cohort: Cohort,
-    public: PublicPart,
-    gauge: Gauge,
-    said: list[str],
-    watched: Any = None,
-) -> Led:
-    """The program for a resolved `algorithm`; weights are those of the public part."""
+def lead(asked: Asked, prepared: Prepared, gauge: Gauge, watched: Any = None) -> Led:
+    """The program for what was prepared; weights are those of the public part."""
+    problem, algorithm, cohort, public = prepared.clients, prepared.algorithm, prepared.cohort, prepared.public
     n, ids = problem.n, setup.checked_ids(asked.ids, problem.n)
     engine = setup.chosen_engine(asked.engine, asked.deterministic)
-    aggregate = settled_aggregator(asked.aggregate, cohort, asked.fleet, n, getattr(engine, "buffer", None))
+    aggregate = settled_aggregator(prepared.aggregate, cohort, asked.fleet, n, getattr(engine, "buffer", None))
     program = Server(
         problem=problem,
         algorithm=traced(algorithm, problem.dtype),
@@ -141,7 +154,7 @@ def lead(
     if isinstance(engine, EventDriven):
         refusals.check_asynchronous(engine, algorithm, cohort, asked.fleet, n)
     engine, program, plan = planned(engine, program, None if asked.checkpoint is None else Path(asked.checkpoint) / "records")
-    return Led(program, engine, plan, cohort, ids, said)
+    return Led(program, engine, plan, cohort, ids, prepared.said)
 
 
 def conduct(

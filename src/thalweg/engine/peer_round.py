@@ -42,6 +42,11 @@ class Experiment(eqx.Module):
     world: World
     setting: Setting
     key: PRNGKeyArray
+    secret: PRNGKeyArray | None = eqx.field(default=None, kw_only=True)
+
+    def source(self, stream: Stream) -> PRNGKeyArray:
+        """What a stream's keys are derived from; `secret` is a site's own secret randomness, None in a simulation."""
+        return self.secret if stream is Stream.SECRET and self.secret is not None else self.key
 
 
 class Agents(eqx.Module):
@@ -217,7 +222,7 @@ def _context(e: Experiment, when, phase: str, role: Role, weather: Conditions | 
 def _encode(executor, e: Experiment, when, message, link):
     """(pipeline states, wires, message as receivers decode it). What differs between neighbours is encoded for each by itself."""
     stream = Stream.SECRET if e.link.after(Flow()).noise else Stream.MESSAGE
-    keys = agent_keys(e.key, stream, *when, e.world.ids, Role.ENCODE)
+    keys = agent_keys(e.source(stream), stream, *when, e.world.ids, Role.ENCODE)
 
     def encode(key, neighbours, states, message):
         common, each = _split(e, message)

@@ -39,6 +39,7 @@ class Federation(eqx.Module):
     `problem` has unscaled clients (every local is f_i); `order` `[n]` are the clients' positions by id, which is how cohorts are
     drawn, and `ranks` its inverse; `watched` `[s]` are the clients that records measure, None for all; `slots` is the cohort's c,
     a multiple of the number of devices; with `unroll` clients unroll their loops over local steps; `in_order`: ids increase.
+    `secret` is the key of a site's own secret randomness, None in a simulation.
     """
 
     problem: Scattered
@@ -59,6 +60,11 @@ class Federation(eqx.Module):
     slots: int = eqx.field(static=True)
     unroll: bool = eqx.field(static=True, default=False)
     in_order: bool = eqx.field(static=True, default=False)
+    secret: PRNGKeyArray | None = None
+
+    def source(self, stream: Stream) -> PRNGKeyArray:
+        """What a stream's keys are derived from."""
+        return self.secret if stream is Stream.SECRET and self.secret is not None else self.key
 
     @property
     def whole(self) -> bool:
@@ -146,42 +152,81 @@ def server_round(executor, e: Federation, records, central: Central, clock, k) -
     The draw's `valid` has become: whose record is to be kept. The caller commits them.
     """
     draw = draw_cohort(executor, e, central.cohort, k)
-    ids, share = e.ids[draw.members], executor.share
+    ids = e.ids[draw.members]
     pieces, old = e.problem.pieces, records
     if not e.whole:
         pieces, old = executor.pieces(e.problem, draw.members), executor.take(records, draw.members)
     state, uplink = old
     pace = Pace.of(e.fleet, e.registry, draw, ids, round_key(e.key, Stream.SCHEDULE, k), clock)
-    server, downlink, memories = central.state, dict(central.downlink), dict(central.aggregate)
-    sizes, steps = executor.once("bytes", lambda: wire_bytes(e, pieces, state, server)), None
-    for index, phase in enumerate(e.algorithm.phases):
-        down = as_server(executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), server)
-        downlink[phase], common, own = send_down(executor, e, (k, index), down, downlink[phase], draw.members)
-        context = client_context(e, ids, k, index, phase, budgets(e.fleet, draw.members, sizes))
-        work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
-        keys = agent_keys(e.key, e.secrecy, k, index, ids, Role.ENCODE)
-        encode = lambda key, state, message: e.uplink.encode(state, message, key)
+    sizes, steps = executor.once("bytes", lambda: wire_bytes(e, pieces, state, central.state)), None
+    for index in range(len(e.algorithm.phases)):
+        central, down = broadcast(executor, e, central, draw.members, k, index)
         with executor.acting(draw.members):
-            state, message, info = as_clients(
-                executor, e, f"work {phase}", work, pieces, share(context), state, own, common=common
+            (state, uplink), up, info = respond(
+                executor, e, pieces, (state, uplink), ids, down.heard, k, index, budgets(e.fleet, draw.members, sizes)
             )
-            up, wire, sent = executor.role("encode", encode, share(keys), uplink[phase], message, axes=(0, 0, 0))
-        executor.post(wire, {})
-        uplink = {**uplink, phase: up}
+        executor.post(up.wire, {})
         info = executor.everyone(info)
         steps = info.steps if steps is None else steps + info.steps
         arrived, seconds = arrivals(e.fleet, pace, steps, sizes, draw.valid, last=index == len(e.algorithm.phases) - 1)
         arrived = accepted(executor, e, arrived, draw.valid)
-        memories[phase], aggregate, counts, dispersion = combine(
-            executor, e, (k, index), memories[phase], sent, draw, arrived, pace
-        )
-        update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
-        server, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, server, aggregate)
+        central, dispersion, scalars = absorb(executor, e, central, up.heard, draw, arrived, pace, k, index)
     heard = {name: getattr(info, name).astype(spec.dtype) for name, spec in reported(e).items()}
     memory = learn(executor, e, central.cohort, draw, arrived, heard)
     vitals = Vitals(*average(executor, e, info, draw, arrived, seconds), dispersion, scalars)
     contacted = draw.valid
-    return (state, uplink), Central(server, downlink, memories, memory), vitals, replace(draw, valid=arrived), contacted
+    return (state, uplink), replace(central, cohort=memory), vitals, replace(draw, valid=arrived), contacted
+
+
+class Sent(eqx.Module):
+    """A message on its way: `wire`, as a pipeline writes it, and what is `heard` of it at the other end. Downwards both have two
+    parts: what all clients receive alike, and what each receives by itself."""
+
+    wire: Any
+    heard: Any
+
+
+def broadcast(executor, e: Federation, central: Central, members, k, index: int) -> tuple[Central, Sent]:
+    """(central, what the clients of the cohort receive) in phase `index` of round `k`."""
+    phase = e.algorithm.phases[index]
+    message = as_server(
+        executor, e, f"broadcast {phase}", k, index, phase, None, lambda a, p, s, c: a.broadcast(s, c), central.state
+    )
+    state, sent = send_down(executor, e, (k, index), message, central.downlink[phase], members)
+    return replace(central, downlink={**central.downlink, phase: state}), sent
+
+
+def respond(
+    executor, e: Federation, pieces, records, ids, heard, k, index: int, budget=None, count=None
+) -> tuple[Any, Sent, ClientInfo]:
+    """(records, what they send, what they learnt) of the clients with these `ids`, who have `heard` the broadcast of a phase.
+
+    `count`: what their randomness goes by where it is not the round.
+    """
+    phase, (state, uplink), (common, own) = e.algorithm.phases[index], records, heard
+    count = k if count is None else count
+    context = client_context(e, ids, count, index, phase, budget)
+    context = executor.share(replace(context, round=jnp.broadcast_to(jnp.asarray(k, jnp.int32), ids.shape)))
+    work = lambda a, local, c, state, own, common: a.work(local, state, common | own, c)
+    state, message, info = as_clients(executor, e, f"work {phase}", work, pieces, context, state, own, common=common)
+    keys = executor.share(agent_keys(e.source(e.secrecy), e.secrecy, count, index, ids, Role.ENCODE))
+    encode = lambda key, state, message: e.uplink.encode(state, message, key)
+    up, wire, sent = executor.role("encode", encode, keys, uplink[phase], message, axes=(0, 0, 0))
+    return (state, {**uplink, phase: up}), Sent(wire, sent), info
+
+
+def absorb(executor, e: Federation, central: Central, heard, draw: Draw, arrived, pace: Pace, k, index: int, scale=None):
+    """(central, dispersion, scalars to report) once the server has combined what was `heard` of the clients that `arrived`.
+
+    `scale` `[c]` multiplies each message's part in means.
+    """
+    phase = e.algorithm.phases[index]
+    memory, aggregate, counts, dispersion = combine(
+        executor, e, (k, index), central.aggregate[phase], heard, draw, arrived, pace, scale
+    )
+    update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
+    state, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, central.state, aggregate)
+    return replace(central, state=state, aggregate={**central.aggregate, phase: memory}), dispersion, scalars
 
 
 def draw_cohort(executor, e: Federation, memory, k) -> Draw:
@@ -193,7 +238,7 @@ def draw_cohort(executor, e: Federation, memory, k) -> Draw:
         found = jax.tree.map(lambda leaf: jnp.pad(leaf, (0, missing)), found)
         return replace(found, members=order[found.members])
 
-    key = jax.random.fold_in(round_key(e.key, e.drawing, k), Role.DRAW)
+    key = jax.random.fold_in(round_key(e.source(e.drawing), e.drawing, k), Role.DRAW)
     return executor.network_role("draw", draw, e.registry, e.order, memory, key)
 
 
@@ -235,7 +280,7 @@ def as_clients(executor, e: Federation, name: str, function, pieces, context, *a
 def client_context(e: Federation, ids, k, index: int, phase: str, budget=None, role: Role = Role.RECEIVE) -> ClientContext:
     """Contexts of the clients with these ids, `[c]`."""
     return ClientContext(
-        key=agent_keys(e.key, e.stream, k, index, ids, role),
+        key=agent_keys(e.source(e.stream), e.stream, k, index, ids, role),
         round=jnp.broadcast_to(jnp.asarray(k, jnp.int32), ids.shape),
         budget=budget,
         phase=phase,
@@ -299,27 +344,27 @@ def as_server(executor, e: Federation, name, k, index, phase, counts, function, 
     return executor.network_role(name, one, shared, key, jnp.asarray(k, jnp.int32), counts, *args)
 
 
-def send_down(executor, e: Federation, when, message, state, members):
-    """(pipeline state, what all receive alike, what each of this device's share receives by itself), as the clients decode it."""
+def send_down(executor, e: Federation, when, message, state, members) -> tuple[Any, Sent]:
+    """(pipeline state, what all receive alike and what each of this device's share receives by itself)."""
     pieces = e.problem.pieces
     common = {name: leaf for name, leaf in message.items() if is_common(leaf, pieces)}
     each = {name: leaf for name, leaf in message.items() if name not in common}
     common = {name: leaf.values if isinstance(leaf, PerRow) else leaf for name, leaf in common.items()}
-    key = jax.random.fold_in(round_key(e.key, Stream.MESSAGE, *when), Role.SERVER)
+    key, wires = jax.random.fold_in(round_key(e.key, Stream.MESSAGE, *when), Role.SERVER), [(), ()]
     if common:
         encode = lambda s, m, key: e.downlink.encode(s, m, key)
-        state, _, common = executor.network_role("encode down", encode, state, common, key)
+        state, wires[0], common = executor.network_role("encode down", encode, state, common, key)
     if not each:
-        return state, common, {}
+        return state, Sent(tuple(wires), (common, {}))
     rows = getattr(pieces, "rows", None)
     rows = None if rows is None else executor.everyone(executor.take(rows, members))
     pick = lambda leaf: gathered(leaf.values, rows) if isinstance(leaf, PerRow) else leaf.values[members]
-    own = executor.share({name: pick(leaf) for name, leaf in each.items()})
+    wires[1] = own = executor.share({name: pick(leaf) for name, leaf in each.items()})
     if not isinstance(e.downlink, Identity):
         keys = executor.share(agent_keys(e.key, Stream.MESSAGE, *when, e.ids[members], Role.SERVER))
-        encode = lambda key, m: e.downlink.encode(e.downlink.init(m), m, key)[2]
-        own = executor.role("encode down to each", encode, keys, own, axes=(0, 0))
-    return state, common, own
+        encode = lambda key, m: e.downlink.encode(e.downlink.init(m), m, key)[1:]
+        wires[1], own = executor.role("encode down to each", encode, keys, own, axes=(0, 0))
+    return state, Sent(tuple(wires), (common, own))
 
 
 def average(executor, e: Federation, info: ClientInfo, draw: Draw, arrived, seconds):

@@ -16,7 +16,7 @@ from thalweg.problem.regularizer import Zero
 from . import privacy, refusals_market, setup
 from . import refusals_server as refusals
 from .facts import of_market
-from .led import Asked, carried, conduct, lead
+from .led import Asked, Prepared, carried, conduct, lead
 from .market import MarketGauge
 from .market_tabulate import MarketColumns
 from .refusals_message import check_aggregator, check_downlink
@@ -27,23 +27,11 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
     """`solve` with a price-setter."""
     a = asked
     refusals.check_arguments(problem, algorithm, a.rounds, a.every, a.seed, a.stop, a.uplink, a.downlink, a.fleet, None)
-    refusals_market.check_market(problem, algorithm)
-    cohort = refusals.cohort_of(algorithm, problem.n)
-    check_downlink(a.downlink, cohort, a.fleet, a.engine)
-    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
-    engine = setup.chosen_engine(a.engine, a.deterministic)
-    part = refusals_market.participation(cohort, a.fleet, engine, problem.n)
-    algorithm = algorithm.resolve(dataclasses.replace(of_market(problem), participation=part))
-    said = [
-        *refusals.server_warnings(algorithm, cohort, a.fleet),
-        *refusals_market.lost_warning(algorithm, a.fleet, engine, problem.n),
-        *refusals_market.step_warning(problem, algorithm),
-    ]
-    account = privacy.of_server(algorithm, problem, cohort, a.uplink, None)
-    spending = privacy.plan(account, a.privacy, int(a.rounds), a.start)
-    said += spending.said
-    public = PublicPart(Zero(), problem.n, jnp.ones(problem.n, problem.dtype), problem.coupling)
-    led = lead(a, problem, algorithm, cohort, public, MarketGauge(), said)
+    prepared = prepare(problem, algorithm, a)
+    algorithm = prepared.algorithm
+    spending = privacy.plan(prepared.account, a.privacy, int(a.rounds), a.start)
+    prepared.said.extend(spending.said)
+    led = lead(a, prepared, MarketGauge())
 
     def begin(local, shared):
         if isinstance(a.start, WarmStart):
@@ -69,3 +57,32 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
         hint = "; a best response may be unbounded: bound X_i (local=), or use tw.ExchangeADMM(), whose penalty holds plans"
         answer["reason"] = ended.reason + hint
     return ended.result(**answer)
+
+
+def prepare(problem: Coupled, algorithm: ServerAlgorithm, a: Asked) -> Prepared:
+    """What is settled before a market's program is made.
+
+    Raises:
+        TypeError, ValueError: an impossible combination.
+    """
+    refusals_market.check_market(problem, algorithm)
+    cohort = refusals.cohort_of(algorithm, problem.n)
+    check_downlink(a.downlink, cohort, a.fleet, a.engine)
+    check_aggregator(algorithm, problem.n, a.uplink, a.aggregate, a.adversary)
+    engine = setup.chosen_engine(a.engine, a.deterministic)
+    part = refusals_market.participation(cohort, a.fleet, engine, problem.n)
+    algorithm = algorithm.resolve(dataclasses.replace(of_market(problem), participation=part))
+    return Prepared(
+        problem=problem,
+        clients=problem,
+        algorithm=algorithm,
+        cohort=cohort,
+        public=PublicPart(Zero(), problem.n, jnp.ones(problem.n, problem.dtype), problem.coupling),
+        aggregate=a.aggregate,
+        account=privacy.of_server(algorithm, problem, cohort, a.uplink, None),
+        said=[
+            *refusals.server_warnings(algorithm, cohort, a.fleet),
+            *refusals_market.lost_warning(algorithm, a.fleet, engine, problem.n),
+            *refusals_market.step_warning(problem, algorithm),
+        ],
+    )

@@ -8,6 +8,7 @@ Axes: `n` agents, `m` rows, `r` rows that one agent touches, `d` variables of on
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -72,52 +73,94 @@ class Pricing:
     bulging: bool = True
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Survey:
+    """What is measured of some agents, so that surveys of several sites can be joined.
+
+    Attributes:
+        each: `[n]` of every agent: "lowest" and "highest" curvature that was seen, "smoothness", "strong_convexity", "gain".
+        worst: numbers of which the largest counts: how far from affine ("twist") and quadratic ("bend") agents are, how much a row
+            curves the wrong way ("warp"), "steep".
+        peaks: `[m]` of which the largest counts: "peak", "row_gain".
+        sums: that add up: "diagonal", "least", "most" `[m]`, and M `[m, m]`, or `[0, 0]` where it is not formed.
+    """
+
+    each: dict[str, np.ndarray]
+    worst: dict[str, float]
+    peaks: dict[str, np.ndarray]
+    sums: dict[str, np.ndarray]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Survey"]) -> "Survey":
+        """The survey of the agents of all parts, in their order."""
+        over = lambda field, how: {name: how([getattr(p, field)[name] for p in parts]) for name in getattr(parts[0], field)}
+        highest = lambda found: np.max(found, axis=0)
+        return cls(over("each", np.concatenate), over("worst", max), over("peaks", highest), over("sums", sum))
+
+
 def pricing(problem: "Coupled") -> Pricing:
-    """See `Pricing`. From derivatives at x0 and at two random points around it, in X_i where that can be projected onto."""
-    given_L, given_mu = problem.curvature
+    """See `Pricing`."""
+    return priced(problem, survey(problem))
+
+
+def survey(problem: "Coupled") -> Survey:
+    """From derivatives at x0 and at two random points around it, in X_i where that can be projected onto."""
     d, r = problem.size, problem.pieces.share.shape[1]
-    dense = problem.pieces.rows is None and problem.m <= DENSE_ROWS
-    needs_hessian = given_mu is None or given_L is None
     batch = max(1, min(problem.n, NUMBERS_AT_ONCE // max(1, 4 * d * d + 2 * r * (d + r))))
+    given_L, given_mu = problem.curvature
     mu = jnp.ones(problem.n, problem.dtype) if given_mu is None else jnp.asarray(given_mu, problem.dtype)
-    (low, high, gain), extent, (peak, row_gain), ((diagonal, *span), M) = _gathered(problem, mu, batch)
-    smooth = np.asarray(high if given_L is None else given_L, float)
-    strong = np.maximum(np.asarray(low if given_mu is None else given_mu, float), 0)
-    D = np.asarray(diagonal, float)
-    touched, flattest, steepest = r, 0.0, extent["steep"]
+    found = []
+    for start in range(0, problem.n, batch):
+        here = slice(start, min(problem.n, start + batch))
+        pieces = jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces)
+        each, worst, peaks, sums = jax.tree.map(np.asarray, _part(problem.with_pieces(pieces), mu[here]))
+        found.append(Survey(each, jax.tree.map(float, worst), peaks, sums))
+    whole = Survey.joined(found)
+    lowest, highest = whole.each["lowest"], whole.each["highest"]
+    constants = {
+        "smoothness": np.asarray(highest if given_L is None else given_L, float),
+        "strong_convexity": np.maximum(np.asarray(lowest if given_mu is None else given_mu, float), 0),
+    }
+    return dataclasses.replace(whole, each=whole.each | constants)
+
+
+def priced(problem: "Coupled", found: Survey) -> Pricing:
+    """The constants of the dual of `problem`, of whose agents this was measured."""
+    r, needs_hessian = problem.pieces.share.shape[1], any(part is None for part in problem.curvature)
+    number = lambda values: np.asarray(values, float)
+    D, M = number(found.sums["diagonal"]), number(found.sums["M"])
+    flattest, steepest = 0.0, found.worst["steep"]
     if not np.isfinite(D).all():
         largest = scaled = steepest = np.inf
-    elif dense:
-        M = np.asarray(M, float)
+    elif M.size:
         scale = 1 / np.sqrt(np.where(D > 0, D, 1))
         largest = float(np.linalg.eigvalsh(M)[-1])
         flattest, scaled = np.linalg.eigvalsh(scale[:, None] * M * scale)[[0, -1]].tolist()
     else:
-        largest, scaled = float(touched * D.max()), float(touched)
-    source = "given" if not needs_hessian else "exact" if extent["bend"] < 1e-6 else "estimated"
-    convex = bool(np.min(np.asarray(low)) >= -1e-9 * max(1.0, float(np.max(smooth)))) if needs_hessian else True
-    least, most = (np.asarray(bound, float) for bound in span)
+        largest, scaled = float(r * D.max()), float(r)
+    source = "given" if not needs_hessian else "exact" if found.worst["bend"] < 1e-6 else "estimated"
+    smooth, lowest = found.each["smoothness"], number(found.each["lowest"])
     return Pricing(
         smoothness=smooth,
-        strong_convexity=strong,
-        gain=np.asarray(gain, float),
-        row_gain=np.asarray(row_gain, float),
+        strong_convexity=found.each["strong_convexity"],
+        gain=number(found.each["gain"]),
+        row_gain=number(found.peaks["row_gain"]),
         diagonal=D,
         largest=largest,
         scaled=scaled,
         flattest=max(flattest, 0.0),
-        peak=np.asarray(peak, float),
+        peak=number(found.peaks["peak"]),
         steepest=steepest,
-        touched=touched,
-        touching=np.asarray(problem.coupling.touching, float),
-        lowest=np.asarray(low, float),
-        total=np.asarray(problem.coupling.total, float),
+        touched=r,
+        touching=number(problem.coupling.touching),
+        lowest=lowest,
+        total=number(problem.coupling.total),
         source=source,
-        convex=convex,
-        affine=extent["twist"] < 1e-6,
-        bulging=extent["warp"] < 1e-6,
-        least=least,
-        most=most,
+        convex=not needs_hessian or bool(lowest.min() >= -1e-9 * max(1.0, float(smooth.max()))),
+        affine=found.worst["twist"] < 1e-6,
+        bulging=found.worst["warp"] < 1e-6,
+        least=number(found.sums["least"]),
+        most=number(found.sums["most"]),
     )
 
 
@@ -132,19 +175,6 @@ def _wrong_way(quantity, points, start, low, high):
     return jnp.max(jnp.stack(found))
 
 
-def _gathered(problem: "Coupled", mu, batch: int):
-    """`_one` of every agent, in batches; rows and matrices are summed as they come."""
-    found = []
-    for start in range(0, problem.n, batch):
-        here = slice(start, min(problem.n, start + batch))
-        pieces = jax.tree.map(lambda leaf, here=here: leaf[here], problem.pieces)
-        found.append(_part(problem.with_pieces(pieces), mu[here]))
-    each, extent, peaks, sums = zip(*found, strict=True)
-    together = lambda how, parts: jax.tree.map(lambda *leaves: how(leaves), *parts)
-    extent, peaks = together(lambda leaves: float(max(leaves)), extent), together(lambda leaves: np.max(leaves, axis=0), peaks)
-    return together(jnp.concatenate, each), extent, peaks, together(sum, sums)
-
-
 def _highest(entries, rows, m: int):
     """max over agents of their entries ≥ 0, row by row."""
     place = jnp.where(rows < 0, m, rows).reshape(-1)
@@ -154,15 +184,15 @@ def _highest(entries, rows, m: int):
 @eqx.filter_jit
 def _part(problem: "Coupled", mu):
     rows = problem.pieces.rows
-    each, extent, peaks, (sums, M) = jax.vmap(lambda piece, mu: _one(problem, piece, mu))(problem.pieces, mu)
+    each, worst, peaks, sums, M = jax.vmap(lambda piece, mu: _one(problem, piece, mu))(problem.pieces, mu)
     added = lambda leaf: jnp.sum(leaf, axis=0) if rows is None else scattered(leaf, rows, problem.m)
     highest = lambda leaf: jnp.max(leaf, axis=0) if rows is None else _highest(leaf, rows, problem.m)
-    sums = jax.tree.map(added, sums), jnp.sum(M, axis=0)
-    return each, jax.tree.map(jnp.max, extent), jax.tree.map(highest, peaks), sums
+    sums = jax.tree.map(added, sums) | {"M": jnp.sum(M, axis=0)}
+    return each, jax.tree.map(jnp.max, worst), jax.tree.map(highest, peaks), sums
 
 
 def _one(problem: "Coupled", piece, mu):
-    """Of one agent: (lowest and highest curvature, ‖A‖²), how far from quadratic and affine, peaks, (diagonal and reach, M)."""
+    """Of one agent: the parts of a `Survey`, with M by itself; without constants that were given."""
     given_L, given_mu = problem.curvature
     start, unravel = ravel_pytree(problem.x0)
     d, dense = start.shape[0], problem.pieces.rows is None and problem.m <= DENSE_ROWS
@@ -201,9 +231,11 @@ def _one(problem: "Coupled", piece, mu):
     diagonal = jnp.where(flat & (jnp.sum(A**2, axis=1) > 0), jnp.inf, jnp.diagonal(M))
     width = 1 / jnp.sqrt(jnp.where(jnp.diagonal(M) > 0, jnp.diagonal(M), 1))
     steep = jnp.max(jnp.sum(jnp.abs(M) * width[:, None] * width[None], axis=1), initial=0)
-    extent = {"twist": twist, "bend": bend, "warp": warp, "steep": steep}
-    sums = (diagonal, *span), M if dense else jnp.zeros((0, 0), M.dtype)
-    return (low, high, jnp.sum(A**2)), extent, (diagonal, jnp.sum(A**2, axis=1)), sums
+    worst = {"twist": twist, "bend": bend, "warp": warp, "steep": steep}
+    sums = {"diagonal": diagonal, "least": span[0], "most": span[1]}
+    peaks = {"peak": diagonal, "row_gain": jnp.sum(A**2, axis=1)}
+    each = {"lowest": low, "highest": high, "gain": jnp.sum(A**2)}
+    return each, worst, peaks, sums, M if dense else jnp.zeros((0, 0), M.dtype)
 
 
 def reach(local, quantity, A, start):

@@ -1,0 +1,225 @@
+"""A client as a process: it works when the server asks, and keeps what it has learnt once the server has accepted its message."""
+
+import dataclasses
+import json
+import secrets
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from thalweg.message.payload import unpack
+from thalweg.observe import Outcome
+from thalweg.problem.scattered import Scattered
+
+from .card import Card, among, card_of
+from .federation import Plan, alone
+from .journal import Journal
+from .membership import Refused
+from .post import Kind, Letter, Post
+from .rounds import ClientRounds
+from .secret import system_key
+from .site import Answer, Ledger, Settings
+
+# In front of every message of the server: the last round of which it accepted this client's message, −1 for none.
+ACCEPTED = struct.Struct("<i")
+_NEVER = -1
+
+
+class Client:
+    """One site of a run under a server.
+
+    Args:
+        problem: what this site holds, a problem of one agent; its x0 must be the same on all sites.
+        plan: what all sites do alike.
+        server: the server's name. sites: the clients' names, in their order. post: this site's end of the network.
+        weight: w_i up to a common factor; None: its number of examples, or 1.
+        run: what all sites must have in common, for example the experiment's hash.
+        simulated_secrets: draw noise for privacy from the seed, as the simulation does, not from the operating system. Then
+            nothing is private.
+        every: record every so many rounds. watch: told of (round, history) at every record.
+
+    Raises:
+        TypeError, ValueError: an impossible combination, before anything is sent.
+    """
+
+    def __init__(
+        self,
+        problem: Scattered,
+        plan: Plan,
+        *,
+        server: str,
+        sites: Sequence[str],
+        post: Post,
+        weight: float | None = None,
+        run: str = "",
+        settings: Settings | None = None,
+        simulated_secrets: bool = False,
+        every: int | None = None,
+        watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+    ):
+        if post.me not in sites:
+            raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
+        if server in sites:
+            raise ValueError(f"the server and a client are both called {server!r}, expected names that differ")
+        self.problem, self.plan, self.server, self.sites, self.post = problem, plan, server, tuple(sites), post
+        self.place, self.settings = self.sites.index(post.me), settings or Settings()
+        self.card = card_of(post.me, run, problem, weight, plan.constants)
+        self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
+        self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
+        self._secret = None if simulated_secrets else system_key()
+        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
+        self._rounds: ClientRounds | None = None
+        self._life, self._epoch, self._round, self.warnings = secrets.token_hex(8), -1, 0, ()
+        # What was accepted; what the last round made of it, and which round that was; what a round is at.
+        self._kept = self._provisional = self._under_way = None
+        self._worked = _NEVER
+        self._reply: tuple[tuple[int, int, int], bytes] | None = None
+
+    def run(self) -> Answer:
+        """Take part to the end.
+
+        Raises:
+            ValueError: this site does not fit to the server's run.
+        """
+        try:
+            return self._lived()
+        finally:
+            self.post.close()
+
+    def _lived(self) -> Answer:
+        self._began = seen = time.monotonic()
+        self._restore()
+        joined = False
+        while True:
+            there = self.server in self.post.present()
+            if there and not joined:
+                self._join()
+            joined, seen = there, time.monotonic() if there else seen
+            if time.monotonic() - seen > self.settings.wait:
+                return self._answer(None, Outcome.TOO_FEW_AGENTS, f"the server {self.server!r} is missing")
+            letter = self.post.receive(min(1.0, self.settings.timeout))
+            if letter is None:
+                continue
+            if letter.sender != self.server:
+                self.post.rejected["not the server"] += 1
+            elif letter.kind is Kind.JOIN:
+                self._join()
+            elif letter.kind is Kind.REFUSED:
+                raise Refused(f"{letter.sender!r} refused: {bytes(letter.body).decode(errors='replace')}")
+            elif letter.kind is Kind.START:
+                self._sit([Card(**card) for card in json.loads(bytes(letter.body))])
+                self._epoch = max(self._epoch, letter.epoch)
+            elif self._rounds is None or letter.epoch < self._epoch:
+                self.post.rejected["stale"] += 1
+            elif letter.kind is Kind.MESSAGE:
+                self._work(letter)
+            elif letter.kind is Kind.DONE:
+                self.post.send(self.server, Letter(Kind.DONE, letter.epoch, letter.round))
+                return self._end(letter)
+
+    def _join(self) -> None:
+        body = json.dumps({"life": self._life, "card": dataclasses.asdict(self.card)}).encode()
+        self.post.send(self.server, Letter(Kind.JOIN, body=body))
+
+    def _sit(self, cards: Sequence[Card]) -> None:
+        """Take this client's place, once all are known."""
+        if self._rounds is not None:
+            return
+        program, said = self.plan.program(among(self.problem, cards, self.place), self._secret)
+        self._rounds, self.warnings = ClientRounds(alone(program, self.place), self.plan.deterministic), tuple(said)
+        self._cards = [dataclasses.asdict(card) for card in cards]
+        if self._kept is None:
+            self._kept = self._provisional = self._rounds.begin()
+
+    def _restore(self) -> None:
+        notes = None if self._journal is None else self._journal.notes()
+        if notes is None:
+            return
+        cards = [Card(**card) for card in notes["cards"]]
+        if cards[self.place] != self.card:
+            raise Refused(
+                f"site {self.post.me!r}: its log is of another experiment or of other data: got {self.card}, the log has "
+                f"{cards[self.place]}; give it back its data, or choose a new folder"
+            )
+        self._sit(cards)
+        entry = self._journal.read((self._kept, self._kept))
+        self._kept, self._provisional = jax.tree.map(jnp.asarray, entry.state)
+        self._worked, self._epoch, self._round = notes["worked"], entry.epoch, entry.round
+
+    def _work(self, letter: Letter) -> None:
+        """Answer one message of the server."""
+        key, rounds = (letter.epoch, letter.round, letter.phase), self._rounds
+        self._epoch = letter.epoch
+        if self._reply is not None and self._reply[0] == key:
+            self.ledger.again += 1
+            return self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
+        if letter.phase >= len(rounds.specs):
+            self.post.rejected["wrong size"] += 1
+            return None
+        sizes = rounds.specs[letter.phase].sizes
+        if len(letter.body) != ACCEPTED.size + sizes["common"] + sizes["own"]:
+            self.post.rejected["wrong size"] += 1
+            return None
+        if letter.phase == 0:
+            self._settle(ACCEPTED.unpack_from(letter.body)[0])
+            record = self._kept
+        elif self._under_way is not None and self._under_way[0] == (letter.epoch, letter.round, letter.phase - 1):
+            record = self._under_way[1]
+        else:
+            self.post.rejected["out of order"] += 1  # this site began anew in the middle of a round
+            return None
+        body = np.frombuffer(letter.body, np.uint8)[ACCEPTED.size :]
+        record, reply, info = rounds.respond(
+            record, body[: sizes["common"]], body[sizes["common"] :], letter.round, letter.phase
+        )
+        self._under_way = key, record
+        if letter.phase + 1 == len(rounds.specs):
+            self._provisional, self._worked, self._round = record, letter.round, letter.round + 1
+            self._log(letter)
+            self._record(float(info.loss))
+        self._reply = key, np.asarray(reply).tobytes()
+        self.ledger.messages += letter.phase == 0
+        self.ledger.payload += len(self._reply[1])
+        return self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
+
+    def _settle(self, accepted: int) -> None:
+        """Keep what the last round made of this client if the server accepted it, else forget it."""
+        if self._worked != _NEVER and self._worked == accepted:
+            self._kept = self._provisional
+        self._worked = _NEVER
+
+    def _log(self, letter: Letter) -> None:
+        if self._journal is not None:
+            notes = {"cards": self._cards, "worked": self._worked}
+            self._journal.write(letter.epoch, letter.round, notes, (self._kept, self._provisional))
+
+    def _record(self, loss: float) -> None:
+        if self._round % self.every and self._round != self.plan.rounds:
+            return
+        row = {"round": self._round, "seconds": time.monotonic() - self._began, "loss": loss, "bytes": self.ledger.payload}
+        for name, value in row.items():
+            self.history[name].append(value)
+        if self.watch is not None:
+            self.watch(self._round, self.history)
+
+    def _end(self, letter: Letter) -> Answer:
+        """The server's last word: whether the last message was accepted, how the run ended, and its state."""
+        body = bytes(letter.body)
+        self._settle(ACCEPTED.unpack_from(body)[0])
+        length = int.from_bytes(body[ACCEPTED.size : ACCEPTED.size + 4], "little")
+        told = json.loads(body[ACCEPTED.size + 4 : ACCEPTED.size + 4 + length])
+        state = unpack(body[ACCEPTED.size + 4 + length :], self._rounds.server_state)
+        self._round = letter.round
+        row = self._rounds.own(self._kept, jax.tree.map(jnp.asarray, state))
+        return self._answer(row, Outcome(told["outcome"]), told["reason"])
+
+    def _answer(self, row: Any, outcome: Outcome, reason: str) -> Answer:
+        x = None if row is None else ravel_pytree(self.problem.x0)[1](jnp.asarray(row))
+        rejected = {why: int(count) for why, count in self.post.rejected.items()}
+        return Answer(self.post.me, x, outcome, reason, self._round, self.history, self.ledger, rejected, self.warnings)

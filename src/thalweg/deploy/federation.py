@@ -1,0 +1,82 @@
+"""The program of a run under a server, as its sites see it: the simulated one, cut where messages travel.
+
+Axes: `n` clients, `c` slots of the cohort.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from thalweg.algorithm.server.base import ServerAlgorithm
+from thalweg.engine import federate, refusals, trade
+from thalweg.engine.led import Asked, lead
+from thalweg.engine.market import MarketGauge
+from thalweg.engine.server import ServerProgram
+from thalweg.engine.server_metrics import LearningGauge
+from thalweg.engine.simulated import Simulated
+from thalweg.message.aggregate import Aggregator
+from thalweg.message.flow import Flow
+from thalweg.message.stage import Stage
+from thalweg.problem import Coupled
+from thalweg.problem.scattered import Scattered
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What all sites of a run under a server do alike; fields as the arguments of `thalweg.solve`."""
+
+    algorithm: ServerAlgorithm
+    rounds: int = 1000
+    seed: int = 0
+    uplink: Stage | None = None
+    downlink: Stage | None = None
+    aggregate: Aggregator | None = None
+    deterministic: bool = False
+
+    def __post_init__(self):
+        refusals.check_run(self.rounds, None, self.seed, None)
+        if not isinstance(self.algorithm, ServerAlgorithm):
+            raise TypeError(
+                f"got {type(self.algorithm).__name__}, expected a method with a server, such as tw.FedAvg(); for peers use "
+                "tw.deploy.Peer"
+            )
+        if self.aggregate is not None and self.aggregate.sealed:
+            raise ValueError(
+                f"aggregate: got {type(self.aggregate).__name__}, whose protocol is simulated only; leave it out, or use tw.solve"
+            )
+
+    @property
+    def constants(self) -> bool:
+        """Whether clients must tell L_i and μ_i of what they hold."""
+        return federate.wants_constants(self.algorithm)
+
+    @property
+    def private(self) -> bool:
+        """Whether something is noise that nobody else may know."""
+        noisy = lambda part: part is not None and bool(part.after(Flow()).noise)
+        return noisy(self.uplink) or noisy(self.aggregate) or getattr(getattr(self.algorithm, "solver", None), "secret", False)
+
+    def program(self, problem: Scattered, secret: Any) -> tuple[ServerProgram, list[str]]:
+        """(the program for `problem`, put together from cards, warnings). `secret`: the key of what nobody else may know, None
+        for the simulation's.
+
+        Raises:
+            TypeError, ValueError: an impossible combination.
+        """
+        asked = Asked(
+            rounds=self.rounds, seed=self.seed, uplink=self.uplink, downlink=self.downlink, aggregate=self.aggregate,
+            engine=Simulated(self.deterministic), deterministic=self.deterministic,
+        )  # fmt: skip
+        market = isinstance(problem, Coupled)
+        refusals.check_kind(problem, self.algorithm)
+        prepared = (trade if market else federate).prepare(problem, self.algorithm, asked)
+        led = lead(asked, prepared, MarketGauge() if market else LearningGauge({}))
+        program = led.program if secret is None else dataclasses.replace(led.program, secret=secret)
+        return program, prepared.said
+
+
+def alone(program: ServerProgram, place: int) -> ServerProgram:
+    """The program of the client at `place`, whose piece is the only one here."""
+    first = jnp.zeros(1, jnp.int32)
+    return dataclasses.replace(program, ids=program.ids[place : place + 1], order=first, ranks=first)

@@ -1,0 +1,81 @@
+"""Whom a server knows: which clients there are, which have joined, and which can be waited for."""
+
+import json
+from collections.abc import Sequence
+
+from .card import Card, misfit
+from .membership import Refused
+from .post import Kind, Letter, Post
+
+
+class Roster:
+    """The clients of a run, as the server of `card` sees them.
+
+    Attributes:
+        cards: of all who ever joined.
+        met: who is connected; here: of those, who has joined; proved: of those, who has answered since.
+        silent: who was too slow, and has not been heard of since.
+    """
+
+    def __init__(self, post: Post, sites: Sequence[str], card: Card):
+        self._post, self._sites, self._card = post, tuple(sites), card
+        self.cards: dict[str, Card] = {}
+        self.met, self.here, self.proved, self.silent = set[str](), set[str](), set[str](), set[str]()
+        self._lives, self._joined = dict[str, str](), list[str]()
+
+    def in_order(self) -> list[Card]:
+        """The cards of all clients."""
+        return [self.cards[site] for site in self._sites]
+
+    def unknown(self) -> list[str]:
+        """Clients that have never joined."""
+        return [site for site in self._sites if site not in self.cards]
+
+    def joined(self) -> list[str]:
+        """Who has joined since this was asked before."""
+        found, self._joined = self._joined, []
+        return found
+
+    def receive(self, timeout: float, begun: bool) -> Letter | None:
+        """The next letter that is not about joining; None when none came. `begun`: whether rounds are under way.
+
+        Raises:
+            Refused: before that, of a client that does not fit. Later the client is refused, and the run goes on.
+        """
+        present = set(self._post.present() & set(self._sites))
+        for site in present - self.met:
+            self._post.send(site, Letter(Kind.JOIN))
+        self.met = present
+        self.here &= present
+        self.proved &= present
+        letter = self._post.receive(timeout)
+        if letter is None:
+            return None
+        if letter.sender not in self._sites:
+            self._post.rejected["unknown site"] += 1
+            return None
+        self.silent.discard(letter.sender)
+        if letter.kind is not Kind.JOIN:
+            return letter
+        try:
+            told = json.loads(bytes(letter.body))
+            card, life = Card(**told["card"]), str(told["life"])
+            if card.name != letter.sender:
+                raise ValueError(card.name)
+        except (ValueError, TypeError, KeyError):  # what JSON or a card cannot be made of
+            self._post.rejected["malformed"] += 1
+            return None
+        if (why := misfit(self._card, card, self.cards.get(card.name))) is None:
+            self._join(card, life)
+            return None
+        self._post.send(card.name, Letter(Kind.REFUSED, body=why.encode()))
+        if not begun:
+            raise Refused(why)
+        return None
+
+    def _join(self, card: Card, life: str) -> None:
+        if self._lives.get(card.name) != life:
+            self.proved.discard(card.name)
+        self._lives[card.name], self.cards[card.name] = life, card
+        self.here.add(card.name)
+        self._joined.append(card.name)

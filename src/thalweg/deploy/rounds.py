@@ -1,0 +1,205 @@
+"""A round under a server in compiled parts, those of the server and those of a client. What crosses between them is bytes.
+
+Axes: `n` clients, `c` slots of the cohort, `b` bytes.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from thalweg.cohort import Draw
+from thalweg.engine.executor import Vectorised
+from thalweg.engine.pace import Pace
+from thalweg.engine.server import ServerProgram
+from thalweg.engine.server_metrics import answer, own_answers
+from thalweg.engine.server_round import (
+    Central,
+    absorb,
+    broadcast,
+    draw_cohort,
+    first_memory,
+    learn,
+    message_specs,
+    reported,
+    respond,
+)  # fmt: skip
+from thalweg.message.payload import payload_bytes
+
+from .compiled import Compiled, bound
+from .octets import as_bytes, from_bytes
+
+
+class Specs(NamedTuple):
+    """Shapes of what is sent in one phase: the wires of the two parts downwards and what they say, the wire upwards and what it
+    says, and what is reported beside it in the last phase."""
+
+    down: tuple[Any, Any]
+    told: tuple[Any, Any]
+    up: Any
+    sent: Any
+    report: Any
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of "common", "own" and "up", report included."""
+        return {
+            "common": payload_bytes(self.down[0]),
+            "own": payload_bytes(self.down[1]),
+            "up": payload_bytes((self.up, self.report)),
+        }
+
+
+def specs_of(program: ServerProgram) -> list[Specs]:
+    """By phase; from shapes alone."""
+    executor, e = Vectorised(jnp.zeros((), jnp.uint32), False), program
+
+    def begin():
+        state = e.first_states(executor, e.problem.pieces, e.ids[:1])
+        return state, e.first_server(executor)
+
+    states, server = jax.eval_shape(begin)
+    written = lambda stage, message: (
+        jax.eval_shape(lambda m: stage.encode(stage.init(m), m, e.key)[1], message) if message else ()
+    )
+    found = []
+    for index, phase in enumerate(e.algorithm.phases):
+        common, own, up = message_specs(e, e.problem.pieces, states, server, phase)
+        last = index == len(e.algorithm.phases) - 1
+        down = written(e.downlink, common), written(e.downlink, own)
+        found.append(Specs(down, (common, own), written(e.uplink, up), up, reported(e) if last else {}))
+    return found
+
+
+class ServerRounds:
+    """The server's parts. Another membership compiles nothing anew."""
+
+    def __init__(self, program: ServerProgram, deterministic: bool):
+        self._program = program
+        self.specs = specs_of(program)
+        make = lambda function, *fixed: Compiled(bound(function, *fixed), deterministic)
+        self._begin, self._draw, self._answer = map(make, (_begin_server, _draw, _answer))
+        phases = range(len(self.specs))
+        self._down = [make(_down, index) for index in phases]
+        self._up = [{complete: make(_up, index, complete) for complete in (True, False)} for index in phases]
+
+    def begin(self) -> Central:
+        """Before round 0."""
+        return self._begin(self._program)
+
+    def draw(self, central: Central, k: int) -> Draw:
+        """The cohort of round k."""
+        return self._draw(self._program, central, np.int32(k))
+
+    def down(self, central: Central, draw: Draw, k: int, index: int) -> tuple[Central, Array, Array]:
+        """(central, what goes to all `[b]`, what goes to each slot `[c, b]`)."""
+        return self._down[index](self._program, central, draw.members, np.int32(k))
+
+    def up(self, central: Central, draw: Draw, arrived: Any, heard: Any, k: int, index: int) -> tuple[Central, Array, Any]:
+        """(central, whose message was accepted `[c]`, scalars to report), from the bytes `heard [c, b]` of those that `arrived`.
+
+        Means are what the cohort's rule makes of them if everybody has answered who was drawn, and else over those who have:
+        who stays away is not known to do so at random.
+        """
+        complete = bool(np.all(np.asarray(draw.valid) <= arrived))
+        return self._up[index][complete](self._program, central, draw, arrived, heard, np.int32(k))
+
+    def answer(self, central: Central) -> Array:
+        """`[d]` the shared answer."""
+        return self._answer(self._program, central)
+
+
+class ClientRounds:
+    """A client's parts; `program` has its id and its piece alone."""
+
+    def __init__(self, program: ServerProgram, deterministic: bool):
+        self._program = program
+        self.specs = specs_of(program)
+        make = lambda function, *fixed: Compiled(bound(function, *fixed), deterministic)
+        self._begin, self._own = make(_begin_client), make(_own)
+        self._respond = [make(_respond, index) for index in range(len(self.specs))]
+
+    def begin(self) -> Any:
+        """The record of a client that was never drawn."""
+        return self._begin(self._program)
+
+    def respond(self, record: Any, common: Any, own: Any, k: int, index: int) -> tuple[Any, Array, Any]:
+        """(record, bytes to send, what was learnt) after work on what arrived, as bytes."""
+        return self._respond[index](self._program, record, common, own, np.int32(k))
+
+    def own(self, record: Any, server: Any) -> Array:
+        """`[d]` the client's own answer, given the server's state."""
+        return self._own(self._program, record, server)
+
+    @property
+    def server_state(self) -> Any:
+        """The server's state, as shapes."""
+        return jax.eval_shape(lambda: self._program.first_server(Vectorised(jnp.zeros((), jnp.uint32), False)))
+
+
+def _begin_server(executor, e: ServerProgram) -> Central:
+    states = e.first_states(executor, e.problem.pieces, e.ids[:1])
+    server = e.first_server(executor)
+    _, downlink, aggregate = e.pipelines(e.problem.pieces, states, server)
+    return Central(server, downlink, aggregate, first_memory(executor, e))
+
+
+def _draw(executor, e: ServerProgram, central: Central, k) -> Draw:
+    return draw_cohort(executor, e, central.cohort, k)
+
+
+def _answer(executor, e: ServerProgram, central: Central):
+    return answer(executor, e, central.state)
+
+
+def _down(index: int, executor, e: ServerProgram, central: Central, members, k):
+    central, sent = broadcast(executor, e, central, members, k, index)
+    common, own = sent.wire
+    own = jax.vmap(as_bytes)(own) if jax.tree.leaves(own) else jnp.zeros((e.slots, 0), jnp.uint8)
+    return central, as_bytes(common), own
+
+
+def _up(index: int, complete: bool, executor, e: ServerProgram, central: Central, draw: Draw, arrived, heard, k):
+    specs = specs_of(e)[index]
+
+    def decode(row):
+        wire, report = from_bytes(row, (specs.up, specs.report))
+        return e.uplink.decode(wire, specs.sent), report
+
+    sent, report = executor.role("decode", decode, heard, axes=(0,))
+    arrived = arrived & draw.valid & _finite(sent)
+    ids = e.ids[draw.members]
+    pace = Pace(arrived, jnp.ones(ids.shape, e.registry.weights.dtype), ids, draw.members, complete)
+    central, _, scalars = absorb(executor, e, central, sent, draw, arrived, pace, k, index)
+    if index + 1 == len(e.algorithm.phases):
+        central = replace(central, cohort=learn(executor, e, central.cohort, draw, arrived, report))
+    return central, arrived, scalars
+
+
+def _finite(tree) -> Bool[Array, " c"]:
+    """`[c]` whose message holds numbers only."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf.reshape(leaf.shape[0], -1)), axis=1) for leaf in floats]), axis=0)
+
+
+def _begin_client(executor, e: ServerProgram):
+    states = e.first_states(executor, e.problem.pieces, e.ids)
+    return states, e.pipelines(e.problem.pieces, states, e.first_server(executor))[0]
+
+
+def _respond(index: int, executor, e: ServerProgram, record, common, own, k):
+    specs = specs_of(e)[index]
+    read = lambda part, row: e.downlink.decode(from_bytes(row, specs.down[part]), specs.told[part]) if specs.told[part] else {}
+    common = executor.network_role("decode", lambda row: read(0, row), common)
+    own = executor.role("decode", lambda row: read(1, row), own[None], axes=(0,)) if specs.told[1] else {}
+    record, up, info = respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index)
+    report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs.report.items()}
+    first = jax.tree.map(lambda leaf: leaf[0], up.wire)
+    return record, as_bytes((first, report)), jax.tree.map(lambda leaf: leaf[0], info)
+
+
+def _own(executor, e: ServerProgram, record, server):
+    return own_answers(executor, e, record, server)[0]

@@ -1,0 +1,170 @@
+"""Clients and servers that die and come back, or never come, or do not fit together."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import support
+import thalweg as tw
+from deployed import SERVER, Killed, Mortal, blank, names
+from thalweg.deploy.client import Client
+from thalweg.deploy.federation import Plan
+from thalweg.deploy.membership import Refused
+from thalweg.deploy.memory_post import Exchange
+from thalweg.deploy.post import Kind, Letter
+from thalweg.deploy.server import Server
+from thalweg.deploy.site import Settings
+from thalweg.observe import Outcome
+
+N = 4
+NAMES = names(N)
+_, A, B, X_STAR = support.quadratics(N, 3, 7)  # no client's own minimiser is that of all
+EXACT = tw.SCAFFOLD(tw.LocalSGD(0.02, steps=4))
+
+
+def start(exchange, name, answers, plan, *, post=None, run="", **settings):
+    """A site in a thread of its own."""
+    post = exchange.join(name) if post is None else post
+    options = {"post": post, "sites": NAMES, "run": run, "settings": Settings(**{"wait": 60, **settings})}
+
+    def live():
+        try:
+            if name == SERVER:
+                site = Server(blank(tw.quadratic(A[:1], B[:1])), plan, **options)
+            else:
+                i = NAMES.index(name)
+                site = Client(tw.quadratic(A[i : i + 1], B[i : i + 1]), plan, server=SERVER, **options)
+            answers[name] = site.run()
+        except Exception as failure:
+            answers[name] = failure
+            post.close()
+
+    thread = threading.Thread(target=live, daemon=True)
+    thread.start()
+    return thread
+
+
+def straight(plan):
+    """The answer of the simulation."""
+    return tw.solve(tw.quadratic(A, B), plan.algorithm, rounds=plan.rounds, deterministic=True).x
+
+
+@pytest.mark.parametrize("absence", [0.0, 1.5])
+def test_a_client_that_is_killed_comes_back_and_the_limit_is_exact(absence, tmp_path):
+    exchange, answers, plan, victim = Exchange(), {}, Plan(EXACT, rounds=3000), NAMES[2]
+    options = lambda name: {"folder": tmp_path / name}
+    threads = [start(exchange, name, answers, plan, **options(name)) for name in (SERVER, *NAMES) if name != victim]
+    start(exchange, victim, answers, plan, post=Mortal(exchange.join(victim), 200), **options(victim)).join(60)
+    assert isinstance(answers[victim], Killed)
+    time.sleep(absence)
+    threads.append(start(exchange, victim, answers, plan, **options(victim)))
+    for thread in threads:
+        thread.join(60)
+    for name in (SERVER, *NAMES):
+        assert answers[name].outcome is Outcome.ROUND_LIMIT, answers[name]
+        np.testing.assert_allclose(answers[name].x, X_STAR, atol=1e-8)
+    assert answers[victim].history["round"][0] > 100  # it did not begin again
+
+
+@pytest.mark.parametrize("looks", [1, 40, 41, 42, 43, 44])
+def test_a_server_that_is_killed_goes_on_from_its_last_round_with_the_same_numbers(looks, tmp_path):
+    """None is lost or applied twice, wherever in a round it died."""
+    exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=40, deterministic=True)
+    options = lambda name: {"folder": tmp_path / name}
+    threads = [start(exchange, name, answers, plan, **options(name)) for name in NAMES]
+    start(exchange, SERVER, answers, plan, post=Mortal(exchange.join(SERVER), 10 + looks), **options(SERVER)).join(60)
+    assert isinstance(answers[SERVER], Killed)
+    threads.append(start(exchange, SERVER, answers, plan, **options(SERVER)))
+    for thread in threads:
+        thread.join(60)
+    for name in (SERVER, *NAMES):
+        assert answers[name].rounds == 40, answers[name]
+        np.testing.assert_array_equal(answers[name].x, straight(plan))
+    assert answers[SERVER].history["round"] == list(range(1, 41))
+
+
+def test_too_few_clients_end_the_run_and_it_can_be_resumed(tmp_path):
+    exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=30, deterministic=True)
+    began = time.monotonic()
+    threads = [start(exchange, name, answers, plan, wait=1.0) for name in (SERVER, *NAMES[:2])]
+    for thread in threads:
+        thread.join(60)
+    assert time.monotonic() - began < 20
+    assert answers[SERVER].outcome is Outcome.TOO_FEW_AGENTS
+    assert "site 2, site 3" in answers[SERVER].reason
+
+
+def test_a_client_that_does_not_answer_is_left_out_and_taken_back():
+    exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=400)
+    threads = [start(exchange, name, answers, plan, timeout=0.2) for name in (SERVER, *NAMES[:3])]
+    frozen = Frozen(exchange.join(NAMES[3]))
+    threads.append(start(exchange, NAMES[3], answers, plan, post=frozen, timeout=0.2))
+    for thread in threads:
+        thread.join(60)
+    for name in (SERVER, *NAMES):
+        np.testing.assert_allclose(answers[name].x, X_STAR, atol=1e-5)
+    taking_part = answers[SERVER].history["participants"]
+    assert 3 in taking_part
+    assert taking_part[-1] == 4
+
+
+class Frozen:
+    """A post whose site stands still for a second in the middle (as SIGSTOP does)."""
+
+    def __init__(self, post):
+        self._post, self._looks = post, 0
+
+    def __getattr__(self, name):
+        return getattr(self._post, name)
+
+    def receive(self, timeout):
+        self._looks += 1
+        if self._looks == 60:
+            time.sleep(1.0)
+        return self._post.receive(timeout)
+
+
+def test_other_experiments_are_named_on_both_sides():
+    exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=3)
+    threads = [start(exchange, SERVER, answers, plan, run="aaa"), start(exchange, NAMES[0], answers, plan, run="bbb")]
+    for thread in threads:
+        thread.join(30)
+    for name in (SERVER, NAMES[0]):
+        assert isinstance(answers[name], Refused), answers[name]
+        assert "aaa" in str(answers[name])
+        assert "bbb" in str(answers[name])
+
+
+def test_what_no_client_can_have_sent_is_counted_and_thrown_away():
+    exchange, answers, plan = Exchange(), {}, Plan(tw.FedAvg(tw.LocalSGD(0.02, steps=2)), rounds=60, deterministic=True)
+    threads = [start(exchange, name, answers, plan) for name in (SERVER, *NAMES[:3])]
+    liar = Liar(exchange.join(NAMES[3]))
+    threads.append(start(exchange, NAMES[3], answers, plan, post=liar))
+    for thread in threads:
+        thread.join(60)
+    rejected = answers[SERVER].rejected
+    assert rejected["wrong size"] == 1
+    assert rejected["not finite"] == 1
+    assert rejected["stale"] >= 1
+    assert np.isfinite(answers[SERVER].x).all()
+
+
+class Liar:
+    """Sends rounds 5, 10 and 15 too short, as NaN, and under an old number before the right one."""
+
+    def __init__(self, post):
+        self._post = post
+
+    def __getattr__(self, name):
+        return getattr(self._post, name)
+
+    def send(self, to, letter):
+        if letter.kind is Kind.MESSAGE and letter.round == 5:
+            self._post.send(to, Letter(Kind.MESSAGE, letter.epoch, 5, 0, letter.body[:-1]))
+        if letter.kind is Kind.MESSAGE and letter.round == 10:
+            return self._post.send(to, Letter(Kind.MESSAGE, letter.epoch, 10, 0, np.full(3, np.nan).tobytes()))
+        if letter.kind is Kind.MESSAGE and letter.round == 15:
+            self._post.send(to, Letter(Kind.MESSAGE, letter.epoch, 14, 0, letter.body))
+        return self._post.send(to, letter)
