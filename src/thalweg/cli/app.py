@@ -9,7 +9,7 @@ from thalweg._version import __version__
 from . import keys
 from .check import check
 from .demo import demo
-from .join import join
+from .join import join, serve
 from .listing import list_
 from .report import report
 from .resume import resume
@@ -33,6 +33,7 @@ app.command()(report)
 app.command("list")(list_)
 app.command()(check)
 app.command()(join)
+app.command()(serve)
 app.command()(up)
 app.command()(status)
 app.command()(stop)

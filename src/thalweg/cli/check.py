@@ -33,7 +33,7 @@ def check(file: File, policy: Policy = None) -> None:
             ("algorithm", asked.algorithm.kind.__name__),
             ("rounds", f"at most {asked.settings.rounds:,}"),
             ("what is sent", sent),
-            ("sites", ", ".join(asked.sites)),
+            ("sites", ", ".join(asked.everybody)),
         ):
             grid.add_row(Text(label), Text(value))
         OUT.print(grid)

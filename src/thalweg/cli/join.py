@@ -1,4 +1,4 @@
-"""`thalweg join`: this process is one site of an experiment."""
+"""`thalweg join` and `thalweg serve`: this process is one site of an experiment, or the one that leads."""
 
 from pathlib import Path
 from typing import Annotated
@@ -51,25 +51,64 @@ def join(
     Records stay here; no code is sent. Ctrl-C ends it so that the same command goes on.
     """
     with mistakes():
-        from thalweg import experiment
-        from thalweg.deploy import metrics as served
-        from thalweg.deploy.process import Options, live
-        from thalweg.experiment.experiment import RUNS
+        _take_part(file, site, data, keys, policy, listen, connect, folder, metrics, tied)
 
-        asked = experiment.load(file)
-        where = RUNS / asked.name / site if folder is None else folder
-        options = Options(
-            keys=keys,
-            folder=where,
-            data=data,
-            policy=policy,
-            listen=listen or (),
-            connect=connect or (),
-            metrics=None if metrics is None else served.address(metrics),
-            tied=tied,
-        )
-        shown, show = watching()
-        with shown:
-            answer = live(asked, site, options, show)
-        OUT.print(f"experiment {asked.name}, site {site}", style="dim")
-        show_answer(answer, where)
+
+def serve(
+    file: File,
+    keys: Keys = Path("keys"),
+    policy: Policy = None,
+    listen: Listen = None,
+    connect: Connect = None,
+    folder: Folder = None,
+    metrics: Metrics = None,
+    tied: Tied = False,
+) -> None:
+    """Lead an experiment that has a server or a price.
+
+    It holds no records. Ctrl-C ends it so that the same command goes on.
+    """
+    with mistakes():
+        _take_part(file, None, None, keys, policy, listen, connect, folder, metrics, tied)
+
+
+def _take_part(
+    file: Path,
+    site: str | None,
+    data: Path | None,
+    keys: Path,
+    policy: Path | None,
+    listen: list[str] | None,
+    connect: list[str] | None,
+    folder: Path | None,
+    metrics: str | None,
+    tied: bool,
+) -> None:
+    """As `site`, or else as the site that leads."""
+    from thalweg import experiment
+    from thalweg.deploy import metrics as served
+    from thalweg.deploy.process import Options, live
+    from thalweg.experiment.experiment import RUNS
+
+    asked = experiment.load(file)
+    if site is None and asked.server is None:
+        raise experiment.Mistake(f"algorithm: {asked.algorithm.kind.__name__} has no server; its sites use `thalweg join`")
+    if site is not None and site == asked.server:
+        raise experiment.Mistake(f"--site: {site!r} leads this experiment; use `thalweg serve`")
+    name = site or asked.server
+    where = RUNS / asked.name / name if folder is None else folder
+    options = Options(
+        keys=keys,
+        folder=where,
+        data=data,
+        policy=policy,
+        listen=listen or (),
+        connect=connect or (),
+        metrics=None if metrics is None else served.address(metrics),
+        tied=tied,
+    )
+    shown, show = watching()
+    with shown:
+        answer = live(asked, name, options, show)
+    OUT.print(f"experiment {asked.name}, site {name}", style="dim")
+    show_answer(answer, where)

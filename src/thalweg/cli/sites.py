@@ -88,8 +88,8 @@ def show_answer(answer: "Answer", folder: object) -> None:
     sent = f"{human_bytes(answer.ledger.payload)} in {answer.ledger.messages:,} messages"
     entries = [
         ("outcome", f"{answer.outcome.value}: {answer.reason}"),
-        ("rounds", f"{answer.rounds:,}, in {answer.ledger.epochs} epoch{'s' * (answer.ledger.epochs != 1)}"),
-        *([("own loss", f"{answer.history['loss'][-1]:.6g}")] if answer.history["loss"] else []),
+        ("rounds", f"{answer.rounds:,}"),
+        *([("own loss", f"{answer.history['loss'][-1]:.6g}")] if answer.history.get("loss") else []),
         ("sent", sent),
         *([("rejected", rejected)] if rejected else []),
         *(("warning", text) for text in answer.warnings),

@@ -53,9 +53,9 @@ class Beat:
     def status(self) -> Status:
         """How far the site is, as it stands in status.json."""
         post, site = self._post, self._site
-        k, epoch = max(0, post.round), site.members.epoch
+        k, (epoch, members) = max(0, post.round), site.standing
         others = {name: k for name, (their, k) in list(post.others.items()) if their == post.epoch}
-        history = site.history
+        losses = site.history.get("loss")
         return self._about | {
             "pid": os.getpid(),
             "host": platform.node(),
@@ -64,13 +64,13 @@ class Beat:
             "updated": time.time(),
             "round": k,
             "epoch": epoch,
-            "members": sorted(site.members.members),
+            "members": sorted(members),
             "here": sorted(post.here | {post.me}),
             "others": others,
             "lag": max([0, *(theirs - k for theirs in others.values())]),
             "timed": post.timed,
             "seconds": post.seconds,
-            "loss": history["loss"][-1] if history["loss"] else None,
+            "loss": losses[-1] if losses else None,
             "sent": {kind.name.lower(): size for kind, size in list(post.sent.items())},
             "received": {kind.name.lower(): size for kind, size in list(post.received.items())},
             "overhead": post.overhead,

@@ -11,18 +11,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from thalweg.engine import Stop
+from thalweg.engine import Stop, privacy
+from thalweg.engine.privacy import Spending
 from thalweg.experiment import Experiment, Mistake
 from thalweg.experiment.deployment import DeployTable, one_of
 from thalweg.experiment.experiment import made
+from thalweg.experiment.problems import form as form_of
 from thalweg.experiment.problems import piece as piece_of
 from thalweg.experiment.stated import Piece
+from thalweg.message.stage import Stage
 from thalweg.network import Network
 from thalweg.observe.describing import describe
+from thalweg.privacy import Budget
 
+from .client import Client
+from .federation import Plan
 from .identity import Identity
 from .peer import Peer
 from .post import Post
+from .server import Server
 from .site import Settings
 from .zenoh_post import ZenohPost
 
@@ -36,9 +43,11 @@ class Prepared:
 
     Attributes:
         experiment: the file; name: of this site; sites: of those that hold the pieces, in order.
-        piece: what this site holds.
-        algorithm, network, stop: built from their tables; there is no network with a server.
+        piece: what this site holds; of the site that leads, the form of it.
+        algorithm, network, stop, pipelines, aggregate: built from their tables; there is no network with a server.
+        spending: how many rounds the experiment's budget of privacy allows.
         hash: of what all sites must have in common.
+        said: warnings.
     """
 
     experiment: Experiment
@@ -48,7 +57,16 @@ class Prepared:
     algorithm: Any
     network: Network | None
     stop: Stop | None
+    pipelines: dict[str, Stage]
+    aggregate: Any
+    spending: Spending
     hash: str
+    said: tuple[str, ...]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the site that leads."""
+        return self.name == self.experiment.server
 
     @property
     def config(self) -> dict[str, Any]:
@@ -64,7 +82,8 @@ class Prepared:
             "seed": settings.seed,
             "engine": f"deployed{', deterministic' if settings.deterministic else ''}",
         }
-        return said if network is None else said | {"network": repr(network)}
+        said |= self.spending.config
+        return said | {"network": "one server" if network is None else repr(network)}
 
 
 def digest(experiment: Experiment) -> str:
@@ -85,19 +104,46 @@ def prepare(experiment: Experiment, name: str, data: Path | None = None) -> Prep
         jax.config.update("jax_enable_x64", True)
     if experiment.adversary is not None:
         raise Mistake("adversary: got a table [adversary], expected none: sites that lie are simulated, not deployed")
-    sites = experiment.sites
-    one_of(name, sites)
-    dtype = np.dtype(experiment.settings.dtype)
+    sites, dtype = experiment.sites, np.dtype(experiment.settings.dtype)
+    one_of(name, experiment.everybody)
+    leads, about = name == experiment.server, (experiment.problem, experiment.base, dtype, sites)
+    if leads and data is not None:
+        raise Mistake(f"--data: got a file, expected none: {name!r} leads, and holds no records")
+    algorithm, stop = experiment.algorithm.build(), experiment.stop
+    pipelines = {way: pipeline.build() for way, pipeline in experiment.pipelines.items()}
+    aggregate = None if experiment.aggregate is None else experiment.aggregate.build()
+    spending = _spending(experiment, algorithm, pipelines, aggregate)
+    unused = ("[stop] is for peers and for simulations: a server does all rounds",) if stop and experiment.server else ()
     return Prepared(
         experiment=experiment,
         name=name,
         sites=sites,
-        piece=piece_of(experiment.problem, experiment.base, dtype, sites, sites.index(name), data),
-        algorithm=experiment.algorithm.build(),
+        piece=form_of(*about) if leads else piece_of(*about, sites.index(name), data),
+        algorithm=algorithm,
         network=_network(experiment),
-        stop=None if experiment.stop is None else made("stop", Stop, experiment.stop),
+        stop=None if stop is None else made("stop", Stop, stop),
+        pipelines=pipelines,
+        aggregate=aggregate,
+        spending=spending,
         hash=digest(experiment),
+        said=spending.said + unused,
     )
+
+
+def _spending(experiment: Experiment, algorithm: Any, pipelines: dict[str, Stage], aggregate: Any) -> Spending:
+    """How many rounds fit into `[privacy]`: of noise that every site adds to what it sends. What else costs is not known here."""
+    table, rounds = experiment.privacy, experiment.settings.rounds
+    if table is None:
+        return Spending(rounds, rounds)
+    budget = made("privacy", Budget, table)
+    try:
+        if experiment.server is None:
+            account = privacy.of_peers(algorithm, pipelines.get("link"), ())
+        else:
+            account = privacy.of_messages(algorithm, pipelines.get("uplink"), aggregate)
+        return privacy.plan(account, budget, rounds)
+    except ValueError as error:
+        raise Mistake(f"privacy: {error}") from error
 
 
 def open_post(prepared: Prepared, keys: Path, listen: Sequence[str] = (), connect: Sequence[str] = ()) -> ZenohPost:
@@ -118,7 +164,7 @@ def open_post(prepared: Prepared, keys: Path, listen: Sequence[str] = (), connec
         )
     return ZenohPost(
         Identity.load(keys, prepared.name),
-        prepared.sites if table is None else tuple(table.sites),
+        prepared.experiment.everybody,
         run=_channel(prepared.experiment),
         listen=listen,
         connect=connect,
@@ -133,35 +179,36 @@ def site_of(
     post: Post,
     folder: Path | None = None,
     watch: Callable[[int, dict[str, list[float]]], None] | None = None,
-) -> Peer:
+) -> Peer | Client | Server:
     """The site itself, ready to run.
 
     Raises:
         TypeError, ValueError: an impossible combination, before anything is sent.
     """
-    experiment, table = prepared.experiment, prepared.experiment.deploy
-    settings = dataclasses.replace(_settings(table), folder=folder)
-    pipelines = {name: pipeline.build() for name, pipeline in experiment.pipelines.items()}
-    if prepared.network is None:
-        raise Mistake(f"algorithm: {experiment.algorithm.kind.__name__} has a server; `thalweg join` is for peers")
-    return Peer(
-        prepared.piece.problem,
-        prepared.algorithm,
-        prepared.network,
-        sites=prepared.sites,
-        post=post,
-        rounds=experiment.settings.rounds,
-        stop=prepared.stop,
-        seed=experiment.settings.seed,
-        link=pipelines.get("link"),
-        aggregate=None if experiment.aggregate is None else experiment.aggregate.build(),
-        weight=prepared.piece.weight,
-        run=prepared.hash,
-        settings=settings,
-        deterministic=experiment.settings.deterministic,
-        every=experiment.settings.every,
-        watch=watch,
-    )
+    experiment, p = prepared.experiment, prepared
+    around = {
+        "sites": p.sites,
+        "post": post,
+        "columns": p.piece.columns,
+        "run": p.hash,
+        "settings": dataclasses.replace(_settings(experiment.deploy), folder=folder),
+        "every": experiment.settings.every,
+        "watch": watch,
+    }
+    common = {
+        "rounds": p.spending.rounds,
+        "seed": experiment.settings.seed,
+        "aggregate": p.aggregate,
+        "deterministic": experiment.settings.deterministic,
+        **p.pipelines,
+    }
+    problem, weight = p.piece.problem, p.piece.weight
+    if p.network is not None:
+        return Peer(problem, p.algorithm, p.network, stop=p.stop, weight=weight, **common, **around)
+    plan = Plan(p.algorithm, **common)
+    if p.leads:
+        return Server(problem, plan, **around)
+    return Client(problem, plan, server=experiment.server, weight=weight, **around)
 
 
 def _network(experiment: Experiment) -> Network | None:

@@ -46,12 +46,12 @@ class Local:
     @property
     def folders(self) -> dict[str, SiteFolder]:
         """Site → folder."""
-        return {name: SiteFolder(self.path / name) for name in self.experiment.sites}
+        return {name: SiteFolder(self.path / name) for name in self.experiment.everybody}
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Within, all sites are there; whatever happens, none is left afterwards."""
-        sites = self.experiment.sites
+        sites = self.experiment.everybody
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / SOURCE).write_text(self.experiment.source, encoding="utf-8")
         if not (self.path / KEYS / "ca.pem").exists():
@@ -82,7 +82,8 @@ class Local:
         return all(process.poll() is not None for process in self.processes.values())
 
     def _start(self, name: str, listen: str, connect: list[str]) -> subprocess.Popen:
-        words = ["join", str(self.file), "--site", name, "--keys", str(self.path / KEYS), "--folder", str(self.path / name)]
+        role = ["serve", str(self.file)] if name == self.experiment.server else ["join", str(self.file), "--site", name]
+        words = [*role, "--keys", str(self.path / KEYS), "--folder", str(self.path / name)]
         words += ["--listen", listen, *(word for end in connect for word in ("--connect", end)), "--tied"]
         # Several processes share one accelerator, if there is one.
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ

@@ -24,7 +24,7 @@ def merged(folders: Sequence[SiteFolder]) -> tuple[Result, tuple[Table, ...]]:
 
     Raises:
         FileNotFoundError: a site has not ended.
-        ValueError: there are none, they are of different experiments, or a site is there twice.
+        ValueError: there are none, they are of different experiments, or a site is there twice; only the one that leads is there.
     """
     answers = [folder.answer() for folder in folders]
     if not answers:
@@ -37,27 +37,35 @@ def merged(folders: Sequence[SiteFolder]) -> tuple[Result, tuple[Table, ...]]:
     names = [answer["site"] for answer in answers]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"got two folders of the site {twice!r}, expected one of each")
-    everybody = answers[0]["sites"]
-    answers.sort(key=lambda answer: everybody.index(answer["site"]))
-    present = [answer["site"] for answer in answers]
-    agents = _stacked([answer["x"] for answer in answers])
-    outcome, reason = _outcome(answers)
+    first = answers[0]
+    leader = next((answer for answer in answers if answer["site"] == answer["server"]), None)
+    own = sorted((a for a in answers if a is not leader), key=lambda answer: first["sites"].index(answer["site"]))
+    if not own:
+        raise ValueError(f"got the folder of {first['site']!r} alone, which leads; give those of the other sites too")
+    present = [answer["site"] for answer in own]
+    agents, central = _stacked([answer["x"] for answer in own]), None if leader is None else _stacked([leader["x"]])
+    shared = None if central is None else _mean(central)
+    outcome, reason = _outcome(answers if leader is None else [leader])
     said = [text for answer in answers for text in answer["warnings"]]
-    if absent := [name for name in everybody if name not in present]:
+    everybody = [*first["sites"], *([first["server"]] if first["server"] else [])]
+    if absent := [name for name in everybody if name not in names]:
         said.append(f"sites whose folders are not here: {', '.join(absent)}")
+    if first["server"] is None and agents is not None:
+        shared = _mean(agents)
     result = Result(
-        x=None if agents is None else _mean(agents),
+        x=agents if first["market"] else shared,
         agents=agents,
         outcome=outcome,
         reason=reason,
         rounds=max(answer["rounds"] for answer in answers),
-        history=_history(answers, agents),
-        ledger=_ledger(answers),
-        algorithm=read_algorithm(**answers[0]["algorithm"]),
+        history=_history(own, agents) if first["server"] is None else _led(leader, own),
+        ledger=_ledger(own, leader if leader is not None else first if first["server"] else None),
+        algorithm=read_algorithm(**first["algorithm"]),
         names=tuple(present),
-        graph=_graph(answers[0]["graph"], everybody, present),
-        config=answers[0]["config"],
+        graph=_graph(first["graph"], first["sites"], present),
+        config=first["config"],
         warnings=tuple(dict.fromkeys(said)),
+        price=shared if first["market"] and first["server"] else None,
     )
     return result, _tables(answers)
 
@@ -108,12 +116,27 @@ def _history(answers: list[dict[str, Any]], agents: Any) -> History:
     return History(scalars, {"own_loss": loss, "bytes": sent})
 
 
-def _ledger(answers: list[dict[str, Any]]) -> Ledger:
+def _led(leader: dict[str, Any] | None, answers: list[dict[str, Any]]) -> History:
+    """What the site that leads has recorded, and the clients' losses in rounds that they took part in, NaN elsewhere."""
+    told = {} if leader is None else leader["history"]
+    rounds = told.get("round") or sorted({k for answer in answers for k in answer["history"]["round"]})
+    scalars = {name: np.array(values, float) for name, values in told.items()} | {"round": np.array(rounds, np.int64)}
+    loss = np.full((len(rounds), len(answers)), np.nan)
+    for i, answer in enumerate(answers):
+        known = dict(zip(answer["history"]["round"], answer["history"]["loss"], strict=True))
+        loss[:, i] = [known.get(k, np.nan) for k in rounds]
+    return History(scalars, {} if np.isnan(loss).all() else {"own_loss": loss})
+
+
+def _ledger(answers: list[dict[str, Any]], leader: dict[str, Any] | None) -> Ledger:
+    """Under a site that leads, a client has received as many messages as it has answered."""
     ledgers = [answer["ledger"] for answer in answers]
     messages = np.array([ledger["messages"] for ledger in ledgers], np.int64)
-    each = lambda name: max((ledger[name] // max(1, ledger["messages"]) for ledger in ledgers), default=0)
+    size = lambda ledger, name: ledger[name] // max(1, ledger["messages"])
+    each = lambda name: max(size(ledger, name) for ledger in ledgers)
     seconds = max((answer["history"]["seconds"][-1] for answer in answers if answer["history"]["seconds"]), default=0.0)
-    return Ledger(messages, each("payload"), each("headers"), 0, seconds=seconds, compile_seconds=float("nan"))
+    served = {} if leader is None else {"received": messages, "received_bytes": size(leader["ledger"], "payload")}
+    return Ledger(messages, each("payload"), each("headers"), 0, seconds=seconds, compile_seconds=float("nan"), **served)
 
 
 def _graph(graph: dict[str, Any] | None, everybody: Sequence[str], present: Sequence[str]) -> dict[str, Any]:

@@ -109,8 +109,7 @@ class Policy(Table):
         if self.max_rounds is not None and rounds > self.max_rounds:
             yield f"got {rounds:,} rounds, allowed are {self.max_rounds:,}"
         if self.sites is not None:
-            everybody = experiment.sites if experiment.deploy is None else tuple(experiment.deploy.sites)
-            strangers = [site for site in everybody if site not in self.sites]
+            strangers = [site for site in experiment.everybody if site not in self.sites]
             if strangers:
                 yield f"got sites {', '.join(strangers)}, allowed are {', '.join(self.sites)}"
         yield from self._privacy(experiment)

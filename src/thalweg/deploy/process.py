@@ -16,6 +16,7 @@ import numpy as np
 from thalweg.experiment import Experiment
 from thalweg.experiment.folder import plain_algorithm
 from thalweg.observe import Outcome
+from thalweg.problem import Coupled
 
 from .beat import Beat, Status
 from .folder import LOG, SiteFolder
@@ -67,7 +68,7 @@ def live(experiment: Experiment, name: str, options: Options, show: Callable[[St
         prepared = prepare(experiment, name, options.data)
         with contextlib.closing(Watched(open_post(prepared, options.keys, options.listen, options.connect), log)) as post:
             site = site_of(prepared, post, folder.path)
-            beat = Beat(folder, post, site, about | {"site": name, "sites": prepared.sites}, show, log)
+            beat = Beat(folder, post, site, about | {"site": name, "sites": experiment.everybody}, show, log)
             with _metrics(options, beat, log), _stopping(post, options.tied):
                 return _lived(prepared, folder, site, post, beat, log)
 
@@ -84,6 +85,11 @@ def _lived(prepared: Prepared, folder: SiteFolder, site: Any, post: Watched, bea
     except BaseException as error:
         beat.end("failed", reason=str(error))
         raise
+    answer = dataclasses.replace(
+        answer,
+        warnings=(*answer.warnings, *prepared.said),
+        **prepared.spending.ended(answer.outcome, answer.reason, answer.rounds),
+    )
     folder.write_answer(_plain(prepared, answer), answer.x)
     state = "stopped" if answer.outcome is Outcome.INTERRUPTED else "finished"
     beat.end(state, round=answer.rounds, outcome=answer.outcome.value, reason=answer.reason)
@@ -101,6 +107,8 @@ def _plain(prepared: Prepared, answer: Answer) -> dict[str, Any]:
     return {
         "site": answer.site,
         "sites": prepared.sites,
+        "server": prepared.experiment.server,
+        "market": isinstance(prepared.piece.problem, Coupled),
         "outcome": answer.outcome.name,
         "reason": answer.reason,
         "rounds": answer.rounds,

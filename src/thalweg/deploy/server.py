@@ -41,8 +41,8 @@ class Server:
         problem: a problem of one agent of the clients' form; its data are not looked at, and may be zeros.
         plan: what all sites do alike.
         sites: the clients' names, in their order. post: this site's end of the network.
-        run, settings, simulated_secrets, every, watch: as for `Client`. A round needs `settings.quorum` answers, and as many as
-            were asked where that is less.
+        columns, run, settings, simulated_secrets, every, watch: as for `Client`. A round needs
+            `settings.quorum` answers, and as many as were asked where that is less.
 
     Raises:
         TypeError, ValueError: an impossible combination, before anything is sent.
@@ -55,6 +55,7 @@ class Server:
         *,
         sites: Sequence[str],
         post: Post,
+        columns: Sequence[str] = (),
         run: str = "",
         settings: Settings | None = None,
         simulated_secrets: bool = False,
@@ -64,7 +65,10 @@ class Server:
         if post.me in sites:
             raise ValueError(f"the server and a client are both called {post.me!r}, expected names that differ")
         self.problem, self.plan, self.sites, self.post = problem, plan, tuple(sites), post
-        self.settings, self.roster = settings or Settings(), Roster(post, self.sites, Card(post.me, run, layout(problem)))
+        self.settings, self.roster = (
+            settings or Settings(),
+            Roster(post, self.sites, Card(post.me, run, layout(problem), columns=list(columns))),
+        )
         self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
         self.ledger, self.history, self.warnings = Ledger(), {}, ()
         self._secret = None if simulated_secrets else system_key()
@@ -85,6 +89,15 @@ class Server:
             return self._lived()
         finally:
             self.post.close()
+
+    def interrupted(self, reason: str) -> Answer:
+        """What there is after `run` was ended from outside, by an error of the post's."""
+        return self._answer(Outcome.INTERRUPTED, reason)
+
+    @property
+    def standing(self) -> tuple[int, frozenset[str]]:
+        """(number of the epoch, −1 before the first; the server and the clients that have joined)."""
+        return (-1 if self._rounds is None else self._epoch), frozenset({self.post.me, *self.roster.here})
 
     def _lived(self) -> Answer:
         self._began = time.monotonic()

@@ -31,6 +31,8 @@ from .problems import ProblemTable
 from .signature import Choice, Table, arguments
 
 RUNS = Path("runs")
+# What the site that leads is called, where no [deploy] says otherwise.
+SERVER = "server"
 
 
 Kind = PeerAlgorithm | ServerAlgorithm
@@ -165,12 +167,24 @@ class Experiment:
         return names
 
     @property
+    def server(self) -> str | None:
+        """The name of the site that leads; None of peers."""
+        if not self.algorithm.has_server:
+            return None
+        return SERVER if self.deploy is None else self.deploy.server
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """The names of all sites, of the one that leads among them."""
+        return self.sites if self.server is None else (self.server, *self.sites)
+
+    @property
     def shared(self) -> dict[str, Any]:
         """What all sites of a deployed run must have in common: not where each has its own records, or can be reached."""
         content, run = self.content, self.settings
         content["problem"].pop("data", None)
         content["run"] = {key: getattr(run, key) for key in ("rounds", "seed", "dtype", "deterministic", "every")}
-        return content | {"sites": self.sites, "server": None if self.deploy is None else self.deploy.server}
+        return content | {"sites": self.sites, "server": self.server}
 
     def with_settings(self, **changes: Any) -> "Experiment":
         """The same with other entries of `[run]`; None changes nothing.

@@ -69,6 +69,18 @@ class LinearModelTable(ProblemTable):
             score=(lambda x: (title, columns, row(x, own, 0))) if len(own.test[0][1]) else None,
         )
 
+    def form(self, base: Path, dtype: Any, sites: Sequence[str]) -> Piece:
+        features = self.features
+        if features is None:
+            if self.data is None:
+                raise missing(
+                    "problem.features", "a list of column names: the site that leads has no records to read them from"
+                )
+            features = self._records(base).features
+        nothing = (np.zeros((1, len(features))), np.zeros(1))
+        blank = FederatedData([nothing], [nothing], ("nobody",), tuple(features))
+        return Piece(self._fitted(self._model(), blank, dtype, "examples"), columns=blank.features)
+
     def _weight(self, sites: Sequence[str], place: int) -> float | None:
         if isinstance(self.weights, str):
             return None if self.weights == "examples" else 1.0
@@ -268,3 +280,17 @@ def _part(data: FederatedData, sites: Sequence[str], place: int) -> FederatedDat
     if set(data.names) == set(sites) and data.names != tuple(sites):
         raise Mistake(f"deploy.sites: got {', '.join(sites)}, expected the order of the data: {', '.join(data.names)}")
     return dataclasses.replace(data, train=[data.train[place]], test=[data.test[place]], names=(sites[place],))
+
+
+def form(table: ProblemTable, base: Path, dtype: Any, sites: Sequence[str]) -> Piece:
+    """`table.form`, whose errors name the table.
+
+    Raises:
+        Mistake: the form is not known.
+    """
+    try:
+        return table.form(base, dtype, sites)
+    except Mistake:
+        raise
+    except (ValueError, TypeError) as error:
+        raise named("problem", error) from error

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from pydantic import Field
 
 from thalweg.observe import Result
@@ -68,3 +70,13 @@ class ProblemTable(Table, abc.ABC):
         raise Mistake(
             f"problem.kind: got {shown(self.kind)}, whose pieces cannot be given to sites yet; simulate it with `thalweg run`"
         )
+
+    def form(self, base: Path, dtype: Any, sites: Sequence[str]) -> Piece:
+        """What a site that leads knows of the pieces: their form, and nobody's records.
+
+        Raises:
+            Mistake: the file does not say enough.
+        """
+        one = self.piece(base, dtype, sites, 0, None)
+        blank = one.problem.with_pieces(jax.tree.map(jnp.zeros_like, one.problem.pieces))
+        return dataclasses.replace(one, problem=blank, weight=None, score=None)

@@ -88,7 +88,7 @@ class Result:
         if self.price is not None:
             shown = ", ".join(f"{value:.6g}" for value in self.price[:6])
             lines.append(("price", shown + (f", … ({len(self.price)} rows)" if len(self.price) > 6 else "")))
-            lines.append(("certificate", str(self.certificate)))
+            lines += [] if self.certificate is None else [("certificate", str(self.certificate))]
         lines += [(name, show(name)) for name in evaluated(self) if name in last]
         lines += extremes(self) + group_lines(self)
         sent, n = self.ledger.bytes, members(self)
