@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from rich import box
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -27,26 +27,32 @@ def said(status: Status) -> str:
     return line if status["loss"] is None else f"{line}, own loss {status['loss']:.5g}"
 
 
-def state_table(statuses: Iterable[Status]) -> Table:
-    """A row per site: state, round, lag, epoch, what was sent and rejected."""
+def state_table(statuses: Iterable[Status], title: str | None = None) -> Group:
+    """A row per site: state, round, lag, epoch, what was sent and rejected; and a line for each that waits or has failed."""
     from thalweg.observe.ledger import human_bytes
 
-    table = Table(box=box.SIMPLE)
+    table = Table(title=title and Text(title), box=None, title_justify="left", title_style="bold", pad_edge=False)
     for name, right in (
-        ("site", False), ("state", False), ("round", True), ("lag", True), ("epoch", True), ("members", True),
-        ("s/round", True), ("sent", True), ("rejected", True), ("", False),
+        ("site", False), ("state", False), ("round", True), ("lag", True), ("epoch", True), ("with", True),
+        ("s/round", True), ("sent", True), ("rejected", True),
     ):  # fmt: skip
-        table.add_column(name, justify="right" if right else "left", no_wrap=name == "site")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    hints = []
     for status in statuses:
         pace = f"{status['seconds'] / status['timed']:.2g}" if status["timed"] else "–"
-        rejected = ", ".join(f"{count} {why}" for why, count in status["rejected"].items()) or "0"
-        hint = status.get("reason", said(status) if status["state"] == "waiting" else "")
+        rejected = [f"{count} {why}" for why, count in status["rejected"].items() if count]
         table.add_row(
             Text(status["site"]), status["state"], f"{status['round']:,}", f"{status['lag']:,}", str(status["epoch"]),
-            f"{len(status['members'])}/{len(status['sites'])}", pace, human_bytes(sum(status["sent"].values())), rejected,
-            Text(hint),
+            f"{len(status['members'])}/{len(status['sites'])}", pace, human_bytes(sum(status["sent"].values())),
+            str(sum(status["rejected"].values())),
         )  # fmt: skip
-    return table
+        if status["state"] == "waiting":
+            hints.append(f"{status['site']}: {said(status)}")
+        elif status["state"] in ("failed", "stopped") or status.get("outcome") == "too few agents":
+            hints.append(f"{status['site']}: {status['reason']}")
+        if rejected:
+            hints.append(f"{status['site']} rejected {', '.join(rejected)}")
+    return Group(table, *(Text(line, style="dim") for line in hints))
 
 
 def watching() -> tuple[Any, Callable[[Status], None]]:

@@ -20,7 +20,11 @@ PATIENCE = 30.0
 def status(folder: Place = Path("runs")) -> None:
     """Show how far the sites on this machine are: round, lag, epoch, rejected messages."""
     with mistakes():
-        OUT.print(state_table(site.status() for site in _sites(folder)))
+        found: dict[Path, list] = {}
+        for site in _sites(folder):
+            found.setdefault(site.path.parent, []).append(site.status())
+        for place, statuses in found.items():
+            OUT.print(state_table(statuses, f"{statuses[0]['experiment']}, in {place}"))
 
 
 def stop(folder: Place = Path("runs")) -> None:
