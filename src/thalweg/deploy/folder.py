@@ -56,10 +56,18 @@ class SiteFolder:
         with (self.path / LOCK).open("w") as file:
             if not _locked(file):
                 raise ValueError(f"a site runs in {self} already: stop it (`thalweg stop {self}`), or choose another folder")
-            if (self.path / ANSWER).exists() and not self.goes_on:
-                raise ValueError(f"{self} holds a run that has ended; choose another folder, or remove this one")
+            self.check()
             (self.path / STOP).unlink(missing_ok=True)
             yield
+
+    def check(self) -> None:
+        """Whether a site may begin, or go on, here.
+
+        Raises:
+            ValueError: it has ended its run.
+        """
+        if (self.path / ANSWER).exists() and not self.goes_on:
+            raise ValueError(f"{self} holds a run that has ended; choose another folder, or remove this one")
 
     @property
     def alive(self) -> bool:

@@ -52,6 +52,8 @@ class Local:
     def running(self) -> Iterator[None]:
         """Within, all sites are there; whatever happens, none is left afterwards."""
         sites = self.experiment.everybody
+        for folder in self.folders.values():
+            folder.check()
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / SOURCE).write_text(self.experiment.source, encoding="utf-8")
         if not (self.path / KEYS / "ca.pem").exists():
