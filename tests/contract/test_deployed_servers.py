@@ -10,6 +10,7 @@ import server_exports as exports
 import thalweg as tw
 from deployed import run_federation
 from programs import quick
+from thalweg.deploy.post import Kind
 
 ROUNDS = 5
 
@@ -64,3 +65,48 @@ CASES = {
 @pytest.mark.parametrize("case", [c if c == "eight bits both ways" else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 def test_pipelines_and_aggregators(case):
     compare(*federation(), tw.FedAvg(tw.LocalSGD(0.1, steps=2, batch_size=2), cohort=5), **CASES[case])
+
+
+class Ordered:
+    """A server's post that hands over its clients' answers in a given order."""
+
+    def __init__(self, post, order):
+        self._post, self._order, self._held = post, list(order), {}
+
+    def __getattr__(self, name):
+        return getattr(self._post, name)
+
+    def receive(self, timeout):
+        if self._order and self._order[0] in self._held:
+            return self._held.pop(self._order.pop(0))
+        letter = self._post.receive(timeout)
+        if letter is None or letter.kind is not Kind.MESSAGE or not self._order:
+            return letter
+        self._held[letter.sender] = letter
+        return None
+
+
+def arrivals(seconds, count):
+    """Who answers, one after another, when client i takes `seconds[i]` and is asked again at once."""
+    due, order = list(seconds), []
+    for _ in range(count):
+        i = int(np.argmin(due))
+        order.append(i)
+        due[i] += seconds[i]
+    return order
+
+
+def test_a_server_that_does_not_wait_gives_the_numbers_of_the_virtual_clock_for_the_same_order():
+    (whole, own), engine = federation(), tw.engine.EventDriven(buffer=3, staleness=0.5)
+    seconds = np.array([1.0, 1.3, 1.7, 2.1, 2.9, 3.1, 5.3, 7.9])
+    fleet = tw.Fleet(exports.N, seconds_per_step=seconds)
+    algorithm = tw.FedAvg(tw.LocalSGD(0.1, steps=1, batch_size=2))
+    simulated = tw.solve(whole, algorithm, rounds=9, engine=engine, fleet=fleet, deterministic=True)
+    order = [f"site {i}" for i in arrivals(seconds, 27)]
+    assert len(set(order)) == exports.N
+    server, _ = run_federation(
+        own, algorithm, rounds=9, engine=engine, deterministic=True, of_server=lambda post: Ordered(post, order)
+    )
+    jax.tree.map(np.testing.assert_array_equal, server.x, simulated.x)
+    np.testing.assert_array_equal(server.history["staleness"], simulated.history["staleness"])
+    assert max(server.history["staleness"]) > 1

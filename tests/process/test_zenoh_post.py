@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def router(tmp_path, opened):
     """Runs the router of a federation's own file, for its sites."""
 
     def make(port, folder):
-        copied = shutil.copytree(folder, tmp_path / "routers federation")
+        copied = shutil.copytree(folder, Path(tempfile.mkdtemp(dir=tmp_path)), dirs_exist_ok=True)
         shutil.rmtree(copied / "sites" / "outsider")
         return opened(zenoh.open(zenoh.Config.from_file(keys.router(copied, listen=end(port), timeout=TIMEOUT))))
 
@@ -282,14 +283,20 @@ def test_a_certificate_that_expired_on_the_way_is_named(site, federation, tmp_pa
     assert "certificate expired" in message and "keys renew" in message
 
 
-def test_the_second_of_two_sites_with_one_name_gives_way(site):
+@pytest.mark.parametrize("reachable", [True, False])
+def test_the_second_of_two_sites_with_one_name_gives_way(site, reachable):
+    """Whether the two can see each other, or only a third one sees both."""
     port = free_port()
-    a, b = site("a", listen=end(port)), site("b", connect=end(port))
+    listen = lambda: {"listen": end(free_port())} if reachable else {}
+    a, b = site("a", listen=end(port)), site("b", connect=end(port), **listen())
     meet(a, b)
-    twin = site("b", connect=end(port), listen=end(free_port()))
+    twin = site("b", connect=end(port), **listen())
     b2 = lambda: twin.receive(0.1)
     with pytest.raises(ValueError, match="two sites are called 'b'"):
         until(lambda: b2() is not None)
+    with pytest.raises(ValueError, match="two sites are called 'b'"):
+        twin.send("a", Letter(Kind.MESSAGE))
+    assert a.present() == {"b"} and b.present() == {"a"}
     twin.close()
     b.send("a", Letter(Kind.MESSAGE, body=b"first"))
     assert next_letter(a).body == b"first"
@@ -313,6 +320,7 @@ def test_insecure_is_for_those_who_ask_for_it(opened):
 
 ECHO = """
 import sys
+import tempfile
 from thalweg.deploy.identity import Identity
 from thalweg.deploy.post import Letter
 from thalweg.deploy.zenoh_post import ZenohPost
@@ -371,6 +379,118 @@ def test_processes_that_are_killed_paused_and_started_again(site, process):
     until(lambda: a.present() == {"b", "c"})
     echo(a, "b", b"4")
     assert not a.rejected
+
+
+def test_a_site_that_was_paused_finds_those_again_that_it_never_was_told_of(federation, site, process):
+    """Of three that listen, b and c know of each other by a alone; b's process is paused, then goes on."""
+    port, others = free_port(), free_port()
+    a, c = site("a", listen=end(port)), site("c", listen=end(others), connect=end(port))
+    b = process("b", port, ECHO.replace("connect=", f"listen=['tls/127.0.0.1:{free_port()}'], connect="))
+    until(lambda: a.present() == {"b", "c"} and c.present() == {"a", "b"})
+    b.send_signal(signal.SIGSTOP)
+    until(lambda: a.present() == {"c"} and c.present() == {"a"})
+    b.send_signal(signal.SIGCONT)
+    until(lambda: a.present() == {"b", "c"} and c.present() == {"a", "b"})
+    echo(c, "b", b"again")
+
+
+def test_a_router_that_is_away_for_a_while(site, federation, router, tmp_path):
+    """Sites that are routed lose each other with it, and find each other again."""
+    port = free_port()
+    first = router(port, federation)
+    a, b = (site(name, routed=True, connect=end(port)) for name in "ab")
+    meet(a, b)
+    first.close()
+    until(lambda: not a.present() and not b.present())
+    a.send("b", Letter(Kind.MESSAGE, body=b"lost"))
+    router(port, federation)
+    meet(a, b)
+    a.send("b", Letter(Kind.MESSAGE, body=b"found"))
+    assert next_letter(b).body == b"found"
+
+
+def test_processes_behind_a_router_that_are_killed_and_paused(site, federation, router, process):
+    port = free_port()
+    router(port, federation)
+    a = site("a", routed=True, connect=end(port))
+    b, c = (process(name, port, ECHO.replace("connect=", "routed=True, connect=")) for name in "bc")
+    until(lambda: a.present() == {"b", "c"})
+    b.send_signal(signal.SIGKILL)
+    assert until(lambda: a.present() == {"c"}) < 1.0
+    c.send_signal(signal.SIGSTOP)
+    assert until(lambda: not a.present()) < 2.5 * TIMEOUT
+    c.send_signal(signal.SIGCONT)
+    until(lambda: a.present() == {"c"})
+    echo(a, "c", b"again")
+
+
+def test_a_certificate_is_renewed_while_the_others_run_on(site, federation, tmp_path):
+    port = free_port()
+    copied = shutil.copytree(federation, tmp_path / "federation")
+    a, b = site("a", listen=end(port)), site("b", connect=end(port))
+    meet(a, b)
+    keys.renew(copied, "b")
+    b.close()
+    until(lambda: not a.present())
+    b = site("b", folder=copied, connect=end(port))
+    meet(a, b)
+    b.send("a", Letter(Kind.MESSAGE, body=b"renewed"))
+    assert next_letter(a).body == b"renewed"
+    assert not a.rejected
+
+
+class Spy:
+    """A router of the federation that keeps, alters and repeats what it carries."""
+
+    def __init__(self, router, port, federation):
+        self.session, self.frames = router(port, federation), {}
+        keep = lambda sample: self.frames.setdefault(str(sample.key_expr).split("/", 1)[1], []).append(
+            sample.payload.to_bytes()
+        )
+        self.kept = self.session.declare_subscriber("thalweg/*/*/*", keep)
+
+    def letters(self, run, to, sender):
+        """Frames of letters, in order."""
+        of = self.frames.get(f"{zenoh_config.run_key(run)}/{to}/{sender}", [])
+        return [frame for frame in of if frame[5] == What.LETTER]
+
+    def put(self, to, sender, frame):
+        self.session.put(zenoh_config.frames_key(RUN, to, sender), frame)
+
+
+def test_a_router_that_is_dishonest_reads_and_changes_nothing(site, federation, router):
+    port = free_port()
+    spy = Spy(router, port, federation)
+    a, b, c = (site(name, routed=True, connect=end(port)) for name in SITES)
+    others = [site(name, "other", routed=True, connect=end(port)) for name in "ab"]
+    meet(a, b, c), meet(*others)
+    for i in range(3):
+        a.send("b", Letter(Kind.MESSAGE, body=b"secret %d" % i))
+        assert next_letter(b).body == b"secret %d" % i
+    others[0].send("b", Letter(Kind.MESSAGE, body=b"elsewhere"))
+    next_letter(others[1])
+    until(lambda: len(spy.letters("run", "b", "a")) == 3 and spy.letters("other", "b", "a"))
+    first, last = spy.letters("run", "b", "a")[::2]
+    assert not any(b"secret" in frame for frames in spy.frames.values() for frame in frames)
+    ahead = bytearray(last)
+    ahead[20:28] = (99).to_bytes(8, "little")
+    attacks = [
+        (Reason.REPLAYED, "b", "a", last),
+        (Reason.REPLAYED, "b", "a", first),
+        (Reason.FORGED, "b", "a", bytes(ahead)),
+        (Reason.SESSION, "b", "c", last),
+        (Reason.SESSION, "c", "a", last),
+        (Reason.RUN, "b", "a", spy.letters("other", "b", "a")[0]),
+        (Reason.SITE, "b", "outsider", last),
+        (Reason.MALFORMED, "b", "a", last[:-1]),
+    ]
+    for reason, to, sender, frame in attacks:
+        post = {"b": b, "c": c}[to]
+        before = post.rejected[reason]
+        spy.put(to, sender, frame)
+        until(lambda post=post, reason=reason, before=before: post.rejected[reason] == before + 1)
+    a.send("b", Letter(Kind.MESSAGE, body=b"still"))
+    assert next_letter(b).body == b"still"
 
 
 FAILS = ECHO.partition("while True")[0] + "raise ValueError('boom')"

@@ -2,7 +2,8 @@
 
 The network tells which sessions are alive (`appeared`, `left`) and brings frames (`take`); `put` is how frames get out. To each
 session alive that is not present yet, `HELLO` is sent until it is: the order in which sites start does not matter, nor does a frame
-that got lost. A site is present when its session is alive and a frame sealed for this process has come from it.
+that got lost. A site is present when its session is alive and a frame sealed for this process has come from it since it appeared:
+then letters go both ways, for only an answer is sealed.
 
 While a session is alive and present, no other of its name is let in: a second process that was started by mistake is told that its
 name is taken, and does not disturb the first.
@@ -56,6 +57,7 @@ class Circle:
         # Every channel that was ever made, by session. A second one of a session would begin its counters again.
         self._made: dict[bytes, Channel] = {}
         self._holders: dict[str, Channel] = {}  # whoever of a name was let in last
+        self._heard = set[bytes]()  # sessions that something sealed came from since they appeared
         self._refusals: dict[str, tuple[bytes, float]] = {}  # by whom this site is not let in: for which session, since when
         self._began = time.monotonic()
         self._lock, self._wake, self._closed = threading.Lock(), threading.Event(), False
@@ -86,8 +88,10 @@ class Circle:
         if name in self._sites:
             with self._lock:
                 self._alive[name].discard(session)
+                self._heard.discard(session)
                 self._refusals.pop(name, None)
                 self._update()
+            self._wake.set()
 
     def take(self, name: str, frame: bytes) -> Letter | None:
         """The letter in a frame that came in the name of a site; None where it is no letter.
@@ -112,7 +116,7 @@ class Circle:
                 since = self._refusals.get(name, (b"", time.monotonic()))[1]
                 self._refusals[name] = bytes(body), since
             return None
-        if self._holders.get(name) is not channel:
+        if head.session not in self._heard or self._holders.get(name) is not channel:
             self._let_in(channel)
         return letter(head, body, name) if head.what == What.LETTER else None
 
@@ -151,15 +155,16 @@ class Circle:
         with self._lock:
             if self._in_the_way(channel) is not None:
                 raise Rejected(Reason.TAKEN)
-            if (old := self._holders.get(channel.name)) is not None:
+            if (old := self._holders.get(channel.name)) is not None and old is not channel:
                 old.over = True
             self._holders[channel.name] = channel
+            self._heard.add(channel.session)
             self._refusals.pop(channel.name, None)
             self._update()
 
     def _update(self) -> None:
         """`present` from what is alive and was let in; in the lock."""
-        there = frozenset(name for name, channel in self._holders.items() if channel.session in self._alive[name])
+        there = frozenset(name for name, channel in self._holders.items() if channel.session in self._alive[name] & self._heard)
         if there != self.present:
             self.present = there
             self._changed()

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import secrets
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .card import Card, among, card_of
+from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
 from .journal import Journal
 from .membership import Refused
@@ -25,10 +25,6 @@ from .post import Kind, Letter, Post
 from .rounds import ClientRounds
 from .secret import system_key
 from .site import Answer, Ledger, Settings
-
-# In front of every message of the server: the last round of which it accepted this client's message, −1 for none.
-ACCEPTED = struct.Struct("<i")
-_NEVER = -1
 
 
 class Client:
@@ -78,9 +74,9 @@ class Client:
         self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._rounds: ClientRounds | None = None
         self._life, self._epoch, self._round, self.warnings = secrets.token_hex(8), -1, 0, ()
-        # What was accepted; what the last round made of it, and which round that was; what a round is at.
+        # What was accepted; what the last message made of it, and by which number that went; what a round is at.
         self._kept = self._provisional = self._under_way = None
-        self._worked = _NEVER
+        self._worked = NEVER
         self._reply: tuple[tuple[int, int, int], bytes] | None = None
 
     def run(self) -> Answer:
@@ -165,45 +161,43 @@ class Client:
 
     def _work(self, letter: Letter) -> None:
         """Answer one message of the server."""
-        key, rounds = (letter.epoch, letter.round, letter.phase), self._rounds
-        self._epoch = letter.epoch
+        rounds = self._rounds
+        sizes = rounds.specs[letter.phase].sizes if letter.phase < len(rounds.specs) else {}
+        if not sizes or len(letter.body) != NUMBERS.size + sizes["common"] + sizes["own"]:
+            self.post.rejected["wrong size"] += 1
+            return
+        accepted, number = NUMBERS.unpack_from(letter.body)
+        key, self._epoch = (letter.epoch, number, letter.phase), letter.epoch
         if self._reply is not None and self._reply[0] == key:
             self.ledger.again += 1
-            return self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
-        if letter.phase >= len(rounds.specs):
-            self.post.rejected["wrong size"] += 1
-            return None
-        sizes = rounds.specs[letter.phase].sizes
-        if len(letter.body) != ACCEPTED.size + sizes["common"] + sizes["own"]:
-            self.post.rejected["wrong size"] += 1
-            return None
+            self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
+            return
         if letter.phase == 0:
-            self._settle(ACCEPTED.unpack_from(letter.body)[0])
+            self._settle(accepted)
             record = self._kept
-        elif self._under_way is not None and self._under_way[0] == (letter.epoch, letter.round, letter.phase - 1):
+        elif self._under_way is not None and self._under_way[0] == (letter.epoch, number, letter.phase - 1):
             record = self._under_way[1]
         else:
             self.post.rejected["out of order"] += 1  # this site began anew in the middle of a round
-            return None
-        body = np.frombuffer(letter.body, np.uint8)[ACCEPTED.size :]
-        record, reply, info = rounds.respond(
-            record, body[: sizes["common"]], body[sizes["common"] :], letter.round, letter.phase
-        )
+            return
+        body = np.frombuffer(letter.body, np.uint8)[NUMBERS.size :]
+        common, own = body[: sizes["common"]], body[sizes["common"] :]
+        record, reply, info = rounds.respond(record, common, own, letter.round, letter.phase, number)
         self._under_way = key, record
         if letter.phase + 1 == len(rounds.specs):
-            self._provisional, self._worked, self._round = record, letter.round, letter.round + 1
+            self._provisional, self._worked, self._round = record, number, letter.round + 1
             self._log(letter)
             self._record(float(info.loss))
         self._reply = key, np.asarray(reply).tobytes()
         self.ledger.messages += letter.phase == 0
         self.ledger.payload += len(self._reply[1])
-        return self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
+        self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
 
     def _settle(self, accepted: int) -> None:
-        """Keep what the last round made of this client if the server accepted it, else forget it."""
-        if self._worked != _NEVER and self._worked == accepted:
+        """Keep what the last message made of this client if the server accepted it, else forget it."""
+        if self._worked != NEVER and self._worked == accepted:
             self._kept = self._provisional
-        self._worked = _NEVER
+        self._worked = NEVER
 
     def _log(self, letter: Letter) -> None:
         if self._journal is not None:
@@ -222,10 +216,11 @@ class Client:
     def _end(self, letter: Letter) -> Answer:
         """The server's last word: whether the last message was accepted, how the run ended, and its state."""
         body = bytes(letter.body)
-        self._settle(ACCEPTED.unpack_from(body)[0])
-        length = int.from_bytes(body[ACCEPTED.size : ACCEPTED.size + 4], "little")
-        told = json.loads(body[ACCEPTED.size + 4 : ACCEPTED.size + 4 + length])
-        state = unpack(body[ACCEPTED.size + 4 + length :], self._rounds.server_state)
+        self._settle(NUMBERS.unpack_from(body)[0])
+        start = NUMBERS.size + 4
+        length = int.from_bytes(body[NUMBERS.size : start], "little")
+        told = json.loads(body[start : start + length])
+        state = unpack(body[start + length :], self._rounds.server_state)
         self._round = letter.round
         row = self._rounds.own(self._kept, jax.tree.map(jnp.asarray, state))
         return self._answer(row, Outcome(told["outcome"]), told["reason"])

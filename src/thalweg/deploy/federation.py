@@ -14,7 +14,7 @@ from thalweg.engine.led import Asked, lead
 from thalweg.engine.market import MarketGauge
 from thalweg.engine.server import ServerProgram
 from thalweg.engine.server_metrics import LearningGauge
-from thalweg.engine.simulated import Simulated
+from thalweg.engine.simulated import EventDriven, Simulated
 from thalweg.message.aggregate import Aggregator
 from thalweg.message.flow import Flow
 from thalweg.message.stage import Stage
@@ -24,7 +24,10 @@ from thalweg.problem.scattered import Scattered
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What all sites of a run under a server do alike; fields as the arguments of `thalweg.solve`."""
+    """What all sites of a run under a server do alike; fields as the arguments of `thalweg.solve`.
+
+    `engine`: `EventDriven(buffer=…)` for a server that does not wait, None for rounds.
+    """
 
     algorithm: ServerAlgorithm
     rounds: int = 1000
@@ -32,6 +35,7 @@ class Plan:
     uplink: Stage | None = None
     downlink: Stage | None = None
     aggregate: Aggregator | None = None
+    engine: EventDriven | None = None
     deterministic: bool = False
 
     def __post_init__(self):
@@ -66,7 +70,7 @@ class Plan:
         """
         asked = Asked(
             rounds=self.rounds, seed=self.seed, uplink=self.uplink, downlink=self.downlink, aggregate=self.aggregate,
-            engine=Simulated(self.deterministic), deterministic=self.deterministic,
+            engine=self.engine or Simulated(), deterministic=self.deterministic,
         )  # fmt: skip
         market = isinstance(problem, Coupled)
         refusals.check_kind(problem, self.algorithm)

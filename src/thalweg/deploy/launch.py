@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thalweg.engine import Stop, privacy
+from thalweg.engine import EventDriven, Stop, privacy
 from thalweg.engine.privacy import Spending
 from thalweg.experiment import Experiment, Mistake
 from thalweg.experiment.deployment import DeployTable, one_of
@@ -205,7 +205,8 @@ def site_of(
     problem, weight = p.piece.problem, p.piece.weight
     if p.network is not None:
         return Peer(problem, p.algorithm, p.network, stop=p.stop, weight=weight, **common, **around)
-    plan = Plan(p.algorithm, **common)
+    engine = experiment.settings.made_engine()
+    plan = Plan(p.algorithm, engine=engine if isinstance(engine, EventDriven) else None, **common)
     if p.leads:
         return Server(problem, plan, **around)
     return Client(problem, plan, server=experiment.server, weight=weight, **around)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from thalweg.cohort import Draw
+from thalweg.engine.asynchronous import AsyncServer, next_idle
 from thalweg.engine.executor import Vectorised
 from thalweg.engine.pace import Pace
 from thalweg.engine.server import ServerProgram
@@ -94,9 +95,9 @@ class ServerRounds:
         """The cohort of round k."""
         return self._draw(self._program, central, np.int32(k))
 
-    def down(self, central: Central, draw: Draw, k: int, index: int) -> tuple[Central, Array, Array]:
-        """(central, what goes to all `[b]`, what goes to each slot `[c, b]`)."""
-        return self._down[index](self._program, central, draw.members, np.int32(k))
+    def down(self, central: Central, members: Any, k: int, index: int) -> tuple[Central, Array, Array]:
+        """(central, what goes to all `[b]`, what goes to each of `members` `[c, b]`)."""
+        return self._down[index](self._program, central, members, np.int32(k))
 
     def up(self, central: Central, draw: Draw, arrived: Any, heard: Any, k: int, index: int) -> tuple[Central, Array, Any]:
         """(central, whose message was accepted `[c]`, scalars to report), from the bytes `heard [c, b]` of those that `arrived`.
@@ -106,6 +107,38 @@ class ServerRounds:
         """
         complete = bool(np.all(np.asarray(draw.valid) <= arrived))
         return self._up[index][complete](self._program, central, draw, arrived, heard, np.int32(k))
+
+    def answer(self, central: Central) -> Array:
+        """`[d]` the shared answer."""
+        return self._answer(self._program, central)
+
+
+class BufferedRounds:
+    """The parts of a server that does not wait: one phase, updates of `buffer` messages, `slots` clients that work at a time."""
+
+    def __init__(self, program: AsyncServer, deterministic: bool):
+        self._program, self.buffer, self.slots = program, program.buffer, program.slots
+        self.specs = specs_of(program)
+        make = lambda function, *fixed: Compiled(bound(function, *fixed), deterministic)
+        self._begin, self._answer, self._pick, self._up = map(make, (_begin_server, _answer, _pick, _up_buffered))
+        self._down = make(_down, 0)
+
+    def begin(self) -> Central:
+        """Before the first update."""
+        return self._begin(self._program)
+
+    def pick(self, idle: Any, count: int) -> Array:
+        """Who of the `idle` `[n]` is asked, when so many have been asked before."""
+        return self._pick(self._program, idle, np.int32(count))
+
+    def down(self, central: Central, member: int, k: int) -> tuple[Array, Array]:
+        """(what goes to all alike, what goes to this client by itself), as bytes."""
+        _, common, own = self._down(self._program, central, np.array([member], np.int32), np.int32(k))
+        return common, own[0]
+
+    def up(self, central: Central, members: Any, versions: Any, heard: Any, k: int) -> tuple[Central, Array, Any]:
+        """(central, whose message was accepted `[s]`, scalars), from the bytes `heard [s, b]` of models of these `versions`."""
+        return self._up(self._program, central, members, versions, heard, np.int32(k))
 
     def answer(self, central: Central) -> Array:
         """`[d]` the shared answer."""
@@ -126,9 +159,9 @@ class ClientRounds:
         """The record of a client that was never drawn."""
         return self._begin(self._program)
 
-    def respond(self, record: Any, common: Any, own: Any, k: int, index: int) -> tuple[Any, Array, Any]:
-        """(record, bytes to send, what was learnt) after work on what arrived, as bytes."""
-        return self._respond[index](self._program, record, common, own, np.int32(k))
+    def respond(self, record: Any, common: Any, own: Any, k: int, index: int, number: int) -> tuple[Any, Array, Any]:
+        """(record, bytes to send, what was learnt) after work on what arrived, as bytes; randomness goes by `number`."""
+        return self._respond[index](self._program, record, common, own, np.int32(k), np.int32(number))
 
     def own(self, record: Any, server: Any) -> Array:
         """`[d]` the client's own answer, given the server's state."""
@@ -158,18 +191,12 @@ def _answer(executor, e: ServerProgram, central: Central):
 def _down(index: int, executor, e: ServerProgram, central: Central, members, k):
     central, sent = broadcast(executor, e, central, members, k, index)
     common, own = sent.wire
-    own = jax.vmap(as_bytes)(own) if jax.tree.leaves(own) else jnp.zeros((e.slots, 0), jnp.uint8)
+    own = jax.vmap(as_bytes)(own) if jax.tree.leaves(own) else jnp.zeros((members.shape[0], 0), jnp.uint8)
     return central, as_bytes(common), own
 
 
 def _up(index: int, complete: bool, executor, e: ServerProgram, central: Central, draw: Draw, arrived, heard, k):
-    specs = specs_of(e)[index]
-
-    def decode(row):
-        wire, report = from_bytes(row, (specs.up, specs.report))
-        return e.uplink.decode(wire, specs.sent), report
-
-    sent, report = executor.role("decode", decode, heard, axes=(0,))
+    sent, report = _heard(index, executor, e, heard)
     arrived = arrived & draw.valid & _finite(sent)
     ids = e.ids[draw.members]
     pace = Pace(arrived, jnp.ones(ids.shape, e.registry.weights.dtype), ids, draw.members, complete)
@@ -177,6 +204,29 @@ def _up(index: int, complete: bool, executor, e: ServerProgram, central: Central
     if index + 1 == len(e.algorithm.phases):
         central = replace(central, cohort=learn(executor, e, central.cohort, draw, arrived, report))
     return central, arrived, scalars
+
+
+def _pick(executor, e: AsyncServer, idle, count):
+    return next_idle(e, idle, count)
+
+
+def _up_buffered(executor, e: AsyncServer, central: Central, members, versions, heard, k):
+    order = jnp.argsort(e.ids[members])
+    sent, _ = _heard(0, executor, e, heard)
+    members, versions, sent = jax.tree.map(lambda leaf: leaf[order], (members, versions, sent))
+    central, _, scalars = e.updated(executor, central, sent, members, versions, _finite(sent), k)
+    return central, _finite(sent), scalars
+
+
+def _heard(index: int, executor, e: ServerProgram, heard):
+    """(messages, what is reported beside them), from bytes."""
+    specs = specs_of(e)[index]
+
+    def decode(row):
+        wire, report = from_bytes(row, (specs.up, specs.report))
+        return e.uplink.decode(wire, specs.sent), report
+
+    return executor.role("decode", decode, heard, axes=(0,))
 
 
 def _finite(tree) -> Bool[Array, " c"]:
@@ -190,12 +240,12 @@ def _begin_client(executor, e: ServerProgram):
     return states, e.pipelines(e.problem.pieces, states, e.first_server(executor))[0]
 
 
-def _respond(index: int, executor, e: ServerProgram, record, common, own, k):
+def _respond(index: int, executor, e: ServerProgram, record, common, own, k, number):
     specs = specs_of(e)[index]
     read = lambda part, row: e.downlink.decode(from_bytes(row, specs.down[part]), specs.told[part]) if specs.told[part] else {}
     common = executor.network_role("decode", lambda row: read(0, row), common)
     own = executor.role("decode", lambda row: read(1, row), own[None], axes=(0,)) if specs.told[1] else {}
-    record, up, info = respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index)
+    record, up, info = respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index, count=number)
     report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs.report.items()}
     first = jax.tree.map(lambda leaf: leaf[0], up.wire)
     return record, as_bytes((first, report)), jax.tree.map(lambda leaf: leaf[0], info)

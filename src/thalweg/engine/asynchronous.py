@@ -114,9 +114,7 @@ class AsyncServer(ServerProgram):
 
     def _start(self, executor, local: Clients, run: AsyncRun):
         """Give work to one idle client."""
-        key = jax.random.fold_in(round_key(self.key, Stream.SCHEDULE, jnp.sum(run.started)), Role.DRAW)
-        nth = jax.random.randint(key, (), 0, jnp.sum(run.idle))
-        member = self.order[jnp.searchsorted(jnp.cumsum(run.idle[self.order]), nth + 1)][None]
+        member = next_idle(self, run.idle, jnp.sum(run.started))[None]
         message, record, info, seconds, lost = self._work(
             executor, local.records, run.central, member, run.started[member], run.round
         )
@@ -174,17 +172,28 @@ class AsyncServer(ServerProgram):
         waiting = flight.status == WAITING
         order = jnp.argsort(jnp.where(waiting, self.ids[flight.member], jnp.iinfo(jnp.int32).max))[: self.buffer]
         pick = lambda tree: jax.tree.map(lambda leaf: leaf[order], tree)
-        members, info = flight.member[order], pick(flight.info)
-        present = jnp.ones(self.buffer, bool)
-        dtype = self.registry.weights.dtype
-        draw = Draw(members, present, jnp.full(self.buffer, self.n / self.buffer, dtype))
-        stale = (k - flight.version[order]).astype(dtype)
-        pace = Pace(present, jnp.ones(self.buffer, dtype), self.ids[members], members, True)
-        scale = (1 + stale) ** -self.staleness.astype(dtype)
-        central, dispersion, scalars = absorb(
-            executor, self, run.central, pick(flight.message), draw, present, pace, k, 0, scale
+        members, info, present = flight.member[order], pick(flight.info), jnp.ones(self.buffer, bool)
+        central, (draw, dispersion), scalars = self.updated(
+            executor, run.central, pick(flight.message), members, flight.version[order], present, k
         )
-        scalars = {**scalars, "staleness": jnp.mean(stale).astype(self.problem.dtype)}
         vitals = Vitals(*average(executor, self, info, draw, present, run.clock - began), dispersion, scalars)
         status = jnp.where(waiting, FREE, flight.status)
         return eqx.tree_at(lambda r: (r.central, r.flight.status, r.vitals, r.round), run, (central, status, vitals, k + 1))
+
+    def updated(self, executor, central, messages, members, versions, present, k):
+        """(central, (the draw that the messages stand for, dispersion), scalars) after update `k` with these messages, in order of
+        id; `versions` are of the models that they were made from."""
+        dtype = self.registry.weights.dtype
+        draw = Draw(members, present, jnp.full(self.buffer, self.n / self.buffer, dtype))
+        stale = (k - versions).astype(dtype)
+        pace = Pace(present, jnp.ones(self.buffer, dtype), self.ids[members], members, True)
+        scale = (1 + stale) ** -self.staleness.astype(dtype)
+        central, dispersion, scalars = absorb(executor, self, central, messages, draw, present, pace, k, 0, scale)
+        return central, (draw, dispersion), {**scalars, "staleness": jnp.mean(stale).astype(self.problem.dtype)}
+
+
+def next_idle(e: AsyncServer, idle: Bool[Array, " n"], count) -> Int[Array, ""]:
+    """Who of the idle clients is given work, when so many have been before."""
+    key = jax.random.fold_in(round_key(e.key, Stream.SCHEDULE, count), Role.DRAW)
+    nth = jax.random.randint(key, (), 0, jnp.sum(idle))
+    return e.order[jnp.searchsorted(jnp.cumsum(idle[e.order]), nth + 1)]

@@ -184,6 +184,8 @@ class Experiment:
         content, run = self.content, self.settings
         content["problem"].pop("data", None)
         content["run"] = {key: getattr(run, key) for key in ("rounds", "seed", "dtype", "deterministic", "every")}
+        if run.engine == "event-driven":  # a server that does not wait
+            content["run"] |= {key: getattr(run, key) for key in ("engine", "buffer", "staleness")}
         return content | {"sites": self.sites, "server": self.server}
 
     def with_settings(self, **changes: Any) -> "Experiment":
