@@ -90,7 +90,7 @@ def misfit(mine: Card, card: Card, known: Card | None) -> str | None:
     if card.run != mine.run:
         return (
             f"site {card.name!r} has another experiment, of hash {card.run[:12]}; that of {mine.name!r} is {mine.run[:12]}: give "
-            "all sites the same file"
+            "all sites the same file, and the same version of Thalweg"
         )
     if card.columns != mine.columns:
         return f"site {card.name!r} has other features than {mine.name!r}: {_other_columns(card, mine)}: give both the same"

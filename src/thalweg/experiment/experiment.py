@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from pydantic import Field
 
+from thalweg._version import __version__
 from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, price, server
 from thalweg.engine import EventDriven, Stop, refusals, refusals_server, solve
 from thalweg.engine.setup import ENGINES
@@ -180,13 +181,14 @@ class Experiment:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """What all sites of a deployed run must have in common: not where each has its own records, or can be reached."""
+        """What all sites of a deployed run must have in common, Thalweg's version among it: not where each has its own records, or
+        can be reached."""
         content, run = self.content, self.settings
         content["problem"].pop("data", None)
         content["run"] = {key: getattr(run, key) for key in ("rounds", "seed", "dtype", "deterministic", "every")}
         if run.engine == "event-driven":  # a server that does not wait
             content["run"] |= {key: getattr(run, key) for key in ("engine", "buffer", "staleness")}
-        return content | {"sites": self.sites, "server": self.server}
+        return content | {"sites": self.sites, "server": self.server, "version": __version__}
 
     def with_settings(self, **changes: Any) -> "Experiment":
         """The same with other entries of `[run]`; None changes nothing.
