@@ -155,8 +155,9 @@ def open_post(prepared: Prepared, keys: Path, listen: Sequence[str] = (), connec
     """
     table = prepared.experiment.deploy
     listen, connect = list(listen), list(connect)
-    if table is not None and not listen and not connect:
-        listen, connect = _ways(table, prepared.name)
+    if table is not None:
+        own, others = _ways(table, prepared.name)
+        listen, connect = listen or own, connect or others
     if not (listen or connect):
         raise Mistake(
             f"deploy: got no way to the other sites of {prepared.name!r}, expected endpoints in [deploy.sites], a router, or "

@@ -61,7 +61,7 @@ class Local:
         ends = [f"tls/127.0.0.1:{port}" for port in _free_ports(len(sites))]
         try:
             for place, name in enumerate(sites):
-                self.processes[name] = self._start(name, ends[place], ends[:place])
+                self.processes[name] = self._start(name, ends[place], ends[:place] + ends[place + 1 :])
             yield
         finally:
             self._end()
