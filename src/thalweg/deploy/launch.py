@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thalweg.engine import EventDriven, Stop, privacy
+from thalweg.engine import EventDriven, Stop, privacy, setup
 from thalweg.engine.privacy import Spending
 from thalweg.experiment import Experiment, Mistake
 from thalweg.experiment.deployment import DeployTable, one_of
@@ -82,7 +82,7 @@ class Prepared:
             "seed": settings.seed,
             "engine": f"deployed{', deterministic' if settings.deterministic else ''}",
         }
-        said |= self.spending.config
+        said |= self.spending.config | setup.surroundings()
         return said | {"network": "one server" if network is None else repr(network)}
 
 

@@ -156,17 +156,13 @@ def _tables(answers: list[dict[str, Any]]) -> tuple[Table, ...]:
         title, columns, _ = scores[0]
         note = "Every site's own answer on its own records that were not trained on, as it reported them."
         tables.append(Table(title, columns, [row for _, _, row in scores], note))
-    rows = [
-        (
-            answer["site"],
-            Outcome[answer["outcome"]].value,
-            answer["rounds"],
-            answer["ledger"]["epochs"],
-            answer["ledger"]["again"],
-            ", ".join(f"{count} {why}" for why, count in answer["rejected"].items()) or "none",
-        )
-        for answer in answers
-    ]
-    columns = ("site", "outcome", "rounds", "epochs", "sent again", "rejected")
-    tables.append(Table("Sites", columns, rows, "An epoch is a stretch of rounds with the same members."))
+    led = answers[0]["server"] is not None
+    rows = []
+    for answer in answers:
+        ledger, rejected = answer["ledger"], ", ".join(f"{count} {why}" for why, count in answer["rejected"].items() if count)
+        epochs = () if led else (ledger["epochs"],)
+        outcome = Outcome[answer["outcome"]].value
+        rows.append((answer["site"], outcome, answer["rounds"], *epochs, ledger["again"], rejected or "none"))
+    columns = ("site", "outcome", "rounds", *(() if led else ("epochs",)), "sent again", "rejected")
+    tables.append(Table("Sites", columns, rows, "" if led else "An epoch is a stretch of rounds with the same members."))
     return tuple(tables)
