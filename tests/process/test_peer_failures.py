@@ -1,5 +1,6 @@
 """Sites that die, come back, or never come; what they log; and sites that do not fit together."""
 
+import dataclasses
 import threading
 import time
 
@@ -13,6 +14,7 @@ from thalweg.deploy.journal import Journal
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
 from thalweg.deploy.peer import Peer, Settings
+from thalweg.deploy.post import Kind
 from thalweg.observe import Outcome
 
 NAMES = ["a", "b", "c", "d"]
@@ -22,14 +24,26 @@ NETWORK = tw.network.ring(4)
 _, A, B, X_STAR = support.quadratics(4, 3, 7)  # no site's own minimiser is that of all
 
 
-def start(exchange, i, answers, *, post=None, **options):
+METHODS = {
+    "GradientTracking": (tw.GradientTracking(step_size=0.02), NETWORK),
+    "EXTRA": (tw.EXTRA(step_size=0.02), NETWORK),
+    "EdgeADMM": (tw.EdgeADMM(penalty=1.0), NETWORK),
+    "PushDIGing": (tw.PushDIGing(step_size=0.005), tw.network.from_edges([[0, 1], [1, 2], [2, 3], [3, 0], [0, 2]], 4, directed=True)),
+    "PushPull": (tw.PushPull(step_size=0.01), tw.network.from_edges([[0, 1], [1, 2], [2, 3], [3, 0], [0, 2]], 4, directed=True)),
+    "one after another": (
+        tw.GradientTracking(step_size=0.01), tw.network.periodic([tw.network.ring(4), tw.network.star(4)])
+    ),
+}  # fmt: skip
+
+
+def start(exchange, i, answers, *, post=None, method="GradientTracking", **options):
     """Site i in a thread of its own."""
     post = exchange.join(NAMES[i]) if post is None else post
 
     def live():
         try:
             own = tw.quadratic(A[i : i + 1], B[i : i + 1])
-            answers[NAMES[i]] = Peer(own, tw.GradientTracking(step_size=0.02), NETWORK, sites=NAMES, post=post, **options).run()
+            answers[NAMES[i]] = Peer(own, *METHODS[method], sites=NAMES, post=post, **options).run()
         except Exception as failure:
             answers[NAMES[i]] = failure
             post.close()
@@ -39,12 +53,16 @@ def start(exchange, i, answers, *, post=None, **options):
     return thread
 
 
-@pytest.mark.parametrize("absence", [0.0, 2.0])
-def test_a_site_that_is_killed_comes_back_from_its_log_and_all_find_the_optimum(absence, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "absence"),
+    [("GradientTracking", 0.0), ("GradientTracking", 2.0), *(pytest.param(m, 2.0, marks=pytest.mark.slow) for m in METHODS)],
+)
+def test_a_site_that_is_killed_comes_back_from_its_log_and_all_find_the_optimum(method, absence, tmp_path):
     """Before the others have seen that it was gone, and after they have gone on without it."""
     exchange, answers = Exchange(), {}
     stop = tw.Stop(progress=1e-12, agreement=1e-11, distributed=True)
     options = lambda i: {
+        "method": method,
         "rounds": 200_000,
         "stop": stop,
         "every": 10_000,
@@ -76,6 +94,38 @@ def test_too_few_sites_end_the_run_within_the_wait_and_say_who_is_missing():
     for name in ("a", "b"):
         assert answers[name].outcome is Outcome.TOO_FEW_AGENTS
         assert "c, d" in answers[name].reason  # the first to give up is missed by the other
+
+
+class Liar:
+    """A post that sends NaN in round 50, and in round 60 a message that is too short before the right one."""
+
+    def __init__(self, post):
+        self._post = post
+
+    def __getattr__(self, name):
+        return getattr(self._post, name)
+
+    def send(self, to, letter):
+        if letter.kind is Kind.MESSAGE and letter.round == 50:
+            letter = dataclasses.replace(letter, body=np.full(len(letter.body) // 8, np.nan).tobytes())
+        if letter.kind is Kind.MESSAGE and letter.round == 60:
+            self._post.send(to, dataclasses.replace(letter, body=letter.body[:-1]))
+        self._post.send(to, letter)
+
+
+def test_what_no_site_can_have_sent_is_counted_and_thrown_away():
+    exchange, answers = Exchange(), {}
+    options = {"rounds": 120, "settings": Settings(wait=60)}
+    threads = [start(exchange, i, answers, **options) for i in range(3)]
+    threads.append(start(exchange, 3, answers, post=Liar(exchange.join("d")), **options))
+    for thread in threads:
+        thread.join(60)
+    for name in ("a", "c"):  # the neighbours of d
+        assert answers[name].rejected["not finite"] == 1
+        assert answers[name].rejected["wrong size"] == 1
+    for name in NAMES:
+        assert answers[name].rounds == 120
+        assert np.linalg.norm(answers[name].x - X_STAR) < 0.5 * np.linalg.norm(X_STAR)
 
 
 def test_other_experiments_and_other_data_are_named_on_both_sides():

@@ -17,6 +17,7 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .card import Card, among, card_of
+from .compiled import plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
 from .journal import Journal
@@ -155,7 +156,7 @@ class Client:
                 f"{cards[self.place]}; give it back its data, or choose a new folder"
             )
         self._sit(cards)
-        entry = self._journal.read((self._kept, self._kept))
+        entry = self._journal.read((self._kept.tree, self._kept.tree))
         self._kept, self._provisional = jax.tree.map(jnp.asarray, entry.state)
         self._worked, self._epoch, self._round = notes["worked"], entry.epoch, entry.round
 
@@ -202,7 +203,7 @@ class Client:
     def _log(self, letter: Letter) -> None:
         if self._journal is not None:
             notes = {"cards": self._cards, "worked": self._worked}
-            self._journal.write(letter.epoch, letter.round, notes, (self._kept, self._provisional))
+            self._journal.write(letter.epoch, letter.round, notes, (plain(self._kept), plain(self._provisional)))
 
     def _record(self, loss: float) -> None:
         if self._round % self.every and self._round != self.plan.rounds:

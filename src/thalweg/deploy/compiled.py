@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,25 +13,52 @@ from thalweg.engine.executor import Vectorised
 
 
 class Compiled:
-    """`function(executor, *trees) → tree`, compiled and called by leaves: flattening modules takes longer than a small round.
+    """`function(executor, *trees) → tree, or a tuple of them`, compiled and called by leaves: flattening modules takes longer than
+    a small round.
 
-    A tree that is the very object of the call before is not flattened again. Equal functions share what was compiled.
+    What the function returns as `Kept(tree)` comes back as `Held`, which the next call takes as it is. A tree that is the very
+    object of the call before is not flattened again. Equal functions share what was compiled.
     """
 
     def __init__(self, function: Callable, deterministic: bool):
         self._program, self._known = _program(function, deterministic), {}
 
     def __call__(self, *trees: Any) -> Any:
-        flat = [self._flatten(place, tree) for place, tree in enumerate(trees)]
-        return self._program(tuple(structure for _, structure in flat), [leaves for leaves, _ in flat])
+        flat = [tree if isinstance(tree, Held) else self._flatten(place, tree) for place, tree in enumerate(trees)]
+        return self._program(tuple(held.structure for held in flat), [held.leaves for held in flat])
 
-    def _flatten(self, place: int, tree: Any) -> tuple[list, Any]:
+    def _flatten(self, place: int, tree: Any) -> "Held":
         known = self._known.get(place)
         if known is None or known[0] is not tree:
             arrays, static = eqx.partition(tree, eqx.is_array)
             leaves, structure = jax.tree.flatten(arrays)
-            known = self._known[place] = (tree, leaves, _Structure(structure, static))
-        return known[1], known[2]
+            known = self._known[place] = tree, Held(leaves, _Structure(structure, static if jax.tree.leaves(static) else None))
+        return known[1]
+
+
+class Held:
+    """A tree that goes from one compiled function to the next; `tree` is it."""
+
+    __slots__ = ("leaves", "structure")
+
+    def __init__(self, leaves: list, structure: "_Structure"):
+        self.leaves, self.structure = leaves, structure
+
+    @property
+    def tree(self) -> Any:
+        return self.structure.filled(self.leaves)
+
+
+def plain(value: Any) -> Any:
+    """The tree, whether it is held or not."""
+    return value.tree if isinstance(value, Held) else value
+
+
+class Kept:
+    """Inside a compiled function: a result of which Python needs nothing."""
+
+    def __init__(self, tree: Any):
+        self.tree = tree
 
 
 @functools.cache
@@ -46,34 +73,55 @@ def _program(function: Callable, deterministic: bool) -> "_Program":
 
 
 class _Program:
-    """One jitted function and, by the structures of its arguments, that of its results."""
+    """One jitted function and, by the structures of its arguments, those of its results."""
 
     def __init__(self, function: Callable, deterministic: bool):
         self._function, self._deterministic, self._results = function, deterministic, {}
         self._run, self._first = jax.jit(self._flat, static_argnums=0), threading.Lock()
 
     def __call__(self, structures: tuple, parts: list) -> Any:
-        if structures in self._results:
-            leaves = self._run(structures, np.uint32(0), parts)
-        else:
+        results = self._results.get(structures)
+        if results is None:
             with self._first:  # sites that are threads of one process compile once
-                leaves = self._run(structures, np.uint32(0), parts)
-        return jax.tree.unflatten(self._results[structures], leaves)
+                found = self._run(structures, _ZERO, parts)
+            results = self._results[structures]
+        else:
+            found = self._run(structures, _ZERO, parts)
+        back = [Held(part, s) if kept else s.filled(part) for part, (kept, s) in zip(found, results, strict=True)]
+        return back[0] if len(back) == 1 else tuple(back)
 
-    def _flat(self, structures: tuple, zero, parts: Sequence[list]) -> list:
-        trees = [eqx.combine(jax.tree.unflatten(s.tree, part), s.static) for s, part in zip(structures, parts, strict=True)]
-        leaves, self._results[structures] = jax.tree.flatten(self._function(Vectorised(zero, self._deterministic), *trees))
-        return leaves
+    def _flat(self, structures: tuple, zero, parts: Sequence[list]) -> list[list]:
+        trees = [s.filled(part) for s, part in zip(structures, parts, strict=True)]
+        result = self._function(Vectorised(zero, self._deterministic), *trees)
+        found, kinds = [], []
+        for part in result if type(result) is tuple else (result,):
+            kept = isinstance(part, Kept)
+            leaves, structure = jax.tree.flatten(part.tree if kept else part)
+            found.append(leaves)
+            kinds.append((kept, _Structure(structure, None)))
+        self._results[structures] = kinds
+        return found
 
 
-class _Structure(NamedTuple):
-    """Of an argument: where its arrays stand, and everything in it that is no array."""
+_ZERO = np.uint32(0)
 
-    tree: Any
-    static: Any
+
+class _Structure:
+    """Where the arrays of a tree stand, and everything in it that is no array (None: nothing)."""
+
+    def __init__(self, tree: Any, static: Any):
+        self._tree, self._static, self._hash = tree, static, hash(tree)
+
+    def filled(self, leaves: Sequence[Any]) -> Any:
+        """The tree with these arrays."""
+        tree = jax.tree.unflatten(self._tree, leaves)
+        return tree if self._static is None else eqx.combine(tree, self._static)
 
     def __hash__(self) -> int:
-        return hash(self.tree)
+        return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Structure) and self.tree == other.tree and eqx.tree_equal(self.static, other.static) is True
+        if self is other:
+            return True
+        same = isinstance(other, _Structure) and self._tree == other._tree
+        return same and eqx.tree_equal(self._static, other._static) is True

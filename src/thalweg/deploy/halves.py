@@ -24,8 +24,8 @@ from thalweg.engine.weather import conditions
 from thalweg.message.combine import Edges
 from thalweg.message.payload import payload_bytes
 
-from .compiled import Compiled, bound
-from .octets import as_bytes, from_bytes
+from .compiled import Compiled, Held, Kept, bound
+from .octets import as_bytes, float_places, from_bytes
 from .seat import Seat
 
 
@@ -53,6 +53,7 @@ class Halves:
     Attributes:
         phases: exchanges of messages in a round.
         payload: bytes of one message to one neighbour, by phase; headers: bytes of stop flags beside it.
+        floats: by phase, where numbers stand in a payload that must be finite: (offset, dtype, how many).
     """
 
     def __init__(self, seat: Seat, rules: Rules, deterministic: bool):
@@ -62,44 +63,46 @@ class Halves:
         self._begin, self._enter, self._look, self._estimate = map(make, (_begin, _enter, _look, _estimate))
         self._depart = [make(bound(_depart, index)) for index in range(self.phases)]
         self._arrive = [make(bound(_arrive, index)) for index in range(self.phases)]
-        first = self.begin(seat.program)
+        first = self.begin(seat.program).tree
         wires = wire_specs(seat.program, message_specs(seat.program, first.agents.state))
         self.payload = [payload_bytes(wire) for wire in wires.values()]
+        self.floats = [list(float_places(wire)) for wire in wires.values()]
         self.headers = payload_bytes(told(first.flags)) if isinstance(first.flags, Flags) else 0
 
-    def begin(self, program: Peers) -> Local:
-        """Before round 0 of a first epoch."""
+    def begin(self, program: Peers) -> Held:
+        """A `Local` before round 0 of a first epoch."""
         return self._begin(program, self._rules)
 
-    def enter(self, program: Peers, state: Any, stays: bool) -> Local:
+    def enter(self, program: Peers, state: Any, stays: bool) -> Held:
         """Before the first round of an epoch, with the algorithm's state as the last one left it."""
         return self._enter(program, self._rules, Earlier(jnp.asarray([stays]), state))
 
-    def depart(self, program: Peers, local: Local, k: int, index: int) -> Leaving:
+    def depart(self, program: Peers, local: Held, k: int, index: int) -> Leaving:
         """Phase `index` of round k up to where messages leave."""
         return Leaving(*self._depart[index](program, self._seat.outward, local, np.int32(k)))
 
     def arrive(
-        self, program: Peers, before: Local, local: Local, gone: Any, k: int, index: int, heard: Any, flags: Any
-    ) -> Local:
-        """The rest of the phase, given `heard [D, b]` and the `flags [D, b]` of the round's first one; `before` is before it."""
+        self, program: Peers, before: Held, local: Held, gone: Held, k: int, index: int, heard: Any, flags: Any
+    ) -> tuple[Held, Any]:
+        """(after the rest of the phase, whether sites have agreed to stop), given `heard [D, b]` and the `flags [D, b]` of the
+        round's first phase; `before` is before it."""
         return self._arrive[index](program, self._rules, before, local, gone, np.int32(k), heard, flags)
 
-    def estimate(self, program: Peers, local: Local) -> np.ndarray:
+    def estimate(self, program: Peers, local: Held) -> np.ndarray:
         """`[d]`, the agent's answer."""
         return np.asarray(self._estimate(program, local))[0]
 
-    def look(self, program: Peers, local: Local) -> dict[str, float]:
+    def look(self, program: Peers, local: Held) -> dict[str, float]:
         """What the site itself can see of the run: its loss φ_i(x_i), and whether everything is finite."""
         return {name: value.item() for name, value in self._look(program, local).items()}
 
 
-def _begin(executor, program: Peers, rules: Rules) -> Local:
-    return program.begin(executor, rules)[0]
+def _begin(executor, program: Peers, rules: Rules) -> Kept:
+    return Kept(program.begin(executor, rules)[0])
 
 
-def _enter(executor, program: Peers, rules: Rules, earlier: Earlier) -> Local:
-    return program.begin(executor, rules, earlier)[0]
+def _enter(executor, program: Peers, rules: Rules, earlier: Earlier) -> Kept:
+    return Kept(program.begin(executor, rules, earlier)[0])
 
 
 def _estimate(executor, program: Peers, local: Local):
@@ -123,24 +126,24 @@ def _depart(index: int, executor, program: Peers, outward, local: Local, k):
     slots = program.world.mask.shape[1]
     each = jax.vmap(as_bytes)(each) if jax.tree.leaves(each) else jnp.zeros((slots, 0), jnp.uint8)
     kept = (gone.channel, gone.weather, gone.link, gone.sent)
-    return kept, as_bytes(common), each, as_bytes(flags), to, gone.weather.scheduled[0]
+    return Kept(kept), as_bytes(common), each, as_bytes(flags), to, gone.weather.scheduled[0]
 
 
-def _arrive(index: int, executor, program: Peers, rules: Rules, before: Local, local: Local, kept, k, heard, flags) -> Local:
+def _arrive(index: int, executor, program: Peers, rules: Rules, before: Local, local: Local, kept, k, heard, flags):
     channel, weather, link, sent = kept
     phases = program.algorithm.phases
     gone = Gone(channel, weather, link, local.agents.lies[phases[index]], sent, ((), ()))
     around = _decoded(executor, program, phases[index], local, sent, heard)
     agents, _ = arrive(executor, program, local.agents, gone, k, index, lambda part: {field: around[field] for field in part})
     if index + 1 < len(phases):
-        return Local(agents, local.previous, local.flags)
+        return Kept(Local(agents, local.previous, local.flags)), False
     headers = ()
     if isinstance(before.flags, Flags):
         mine = told(before.flags)
         theirs = jax.vmap(lambda row: from_bytes(row, jax.tree.map(lambda leaf: leaf[0], mine)))(flags)
         headers = jax.tree.map(lambda own, others: jnp.concatenate([own, others]), mine, theirs)
     agents, agreed = program.agree(executor, rules, before, agents, headers, k)
-    return Local(agents, local.previous, agreed)
+    return Kept(Local(agents, local.previous, agreed)), agreed.done[0] if isinstance(agreed, Flags) else False
 
 
 def _decoded(executor, program: Peers, phase: str, local: Local, sent: Any, heard) -> dict[str, Any]:

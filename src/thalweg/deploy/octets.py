@@ -1,9 +1,12 @@
 """Payloads inside compiled code: the bytes that `thalweg.message.payload.pack` writes, as arrays of uint8 (`b` bytes)."""
 
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, UInt8
 
 from thalweg.message.payload import payload_bytes
@@ -24,6 +27,20 @@ def from_bytes(row: UInt8[Array, " b"], like: Any) -> Any:
         found.append(_read(row[offset : offset + size], jnp.dtype(leaf.dtype)).reshape(leaf.shape))
         offset += size
     return jax.tree.unflatten(structure, found)
+
+
+def float_places(like: Any) -> Iterator[tuple[int, np.dtype, int]]:
+    """(offset, dtype, count) of the floating-point arrays in the payload of such a message."""
+    offset = 0
+    for leaf in jax.tree.leaves(like):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            yield offset, np.dtype(leaf.dtype), math.prod(leaf.shape)
+        offset += payload_bytes(leaf)
+
+
+def finite(row: np.ndarray, places: Iterable[tuple[int, np.dtype, int]]) -> bool:
+    """Whether a payload holds numbers only, at these places."""
+    return all(np.isfinite(np.frombuffer(row, dtype, count, offset)).all() for offset, dtype, count in places)
 
 
 def _bytes_of(leaf) -> UInt8[Array, " b"]:

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.engine import Stop, setup
 from thalweg.engine.loop import Rules
-from thalweg.engine.stop import Flags
+from thalweg.engine.peers import Peers
 from thalweg.message.aggregate import Mixer
 from thalweg.message.stage import Stage
 from thalweg.network import Network
@@ -21,9 +21,11 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .card import Card, among, card_of
+from .compiled import Held
 from .halves import Halves
 from .journal import Journal
 from .membership import Epoch, Membership, TooFew
+from .octets import finite
 from .post import Kind, Letter, Post
 from .seat import Seat, take_seat
 from .secret import system_key
@@ -98,7 +100,7 @@ class Peer:
         self._finished: set[str] = set()
         self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._seat: Seat | None = None
-        self._state: Any = None
+        self._logged = self._local = None  # the state in the log, and what it has become
 
     def run(self) -> Answer:
         """Take part to the end.
@@ -122,20 +124,19 @@ class Peer:
 
     def _lived(self) -> Answer:
         self._began = time.monotonic()
-        k, local = self._restored(), None
+        k, local, done = self._restored(), None, False
         while True:
             try:
                 epoch = self.members.gather(k, self._keep)
             except TooFew as few:
                 return self._answer(local, k, Outcome.TOO_FEW_AGENTS, str(few))
-            local, k = self._enter(epoch), epoch.round
-            while k < self.rounds and not self._done(local):
-                before, local = local, self._round(local, k)
-                if local is None:  # the epoch is over; this round was not finished
-                    local = before
+            local, k, done = self._enter(epoch), epoch.round, False
+            while k < self.rounds and not done:
+                after = self._round(local, k)
+                if after is None:  # the epoch is over; this round was not finished
                     break
-                k += 1
-                self._state = local.agents.state
+                (local, done), k = after, k + 1
+                self._local = local
                 if k % self.every == 0 or k == self.rounds:
                     looks = self._recorded(local, k)
                     if not looks["finite"]:
@@ -146,8 +147,8 @@ class Peer:
                 if self._linger(k):
                     if self.history["round"][-1:] != [k]:
                         self._recorded(local, k)
-                    outcome = Outcome.CONVERGED if self._done(local) else Outcome.ROUND_LIMIT
-                    reason = "all sites agreed to stop" if self._done(local) else f"all {self.rounds} rounds were done"
+                    outcome = Outcome.CONVERGED if done else Outcome.ROUND_LIMIT
+                    reason = "all sites agreed to stop" if done else f"all {self.rounds} rounds were done"
                     return self._answer(local, k, outcome, reason)
 
     def _restored(self) -> int:
@@ -158,8 +159,8 @@ class Peer:
         cards = [Card(**card) for card in notes["cards"]]
         self.members.restore(notes["epoch"], cards)
         self._sit(cards)
-        entry = self._journal.read(self._blank())
-        self._state = jax.tree.map(jnp.asarray, entry.state)
+        entry = self._journal.read(self._halves.begin(self._seat.program).tree.agents.state)
+        self._logged = jax.tree.map(jnp.asarray, entry.state)
         return entry.round
 
     def _sit(self, cards: Sequence[Card]) -> None:
@@ -177,15 +178,17 @@ class Peer:
         )
         self._seat, self._halves = seat, Halves(seat, rules, self.deterministic)
 
-    def _blank(self) -> Any:
-        return jax.eval_shape(lambda: self._halves.begin(self._seat.program)).agents.state
+    @property
+    def _state(self) -> Any:
+        """The algorithm's state, as the last whole round left it; None before the first."""
+        return self._logged if self._local is None else self._local.tree.agents.state
 
     def _enter(self, epoch: Epoch) -> Any:
         """Before the first round of an epoch."""
         if self._seat is None:
             self._sit(epoch.cards)
         self._epoch, self.ledger.epochs = epoch, self.ledger.epochs + 1
-        places = frozenset(self.sites.index(site) for site in epoch.members)
+        self._places = places = frozenset(self.sites.index(site) for site in epoch.members)
         self._program = self._seat.with_members(places)
         self._heard = [self.sites[j] if j in places else "" for j in self._seat.heard.tolist()]
         self._hearing = [self.sites[j] if j in places else "" for j in self._seat.hearing.tolist()]
@@ -193,17 +196,17 @@ class Peer:
         self._inbox = {key: found for key, found in self._inbox.items() if key[0] >= epoch.number}
         self._outbox.clear()
         self._finished.clear()
-        if self._state is None and epoch.number == 0:
-            return self._halves.begin(self._program)
-        state = self._halves.begin(self._program).agents.state if self._state is None else self._state
-        return self._halves.enter(self._program, state, self._state is not None)
+        state, first = self._state, self._halves.begin(self._program)
+        if state is None and epoch.number == 0:
+            return first
+        return self._halves.enter(self._program, first.tree.agents.state if state is None else state, state is not None)
 
-    def _round(self, local: Any, k: int) -> Any:
-        """Round k; None when the epoch ended meanwhile."""
+    def _round(self, local: Held, k: int) -> tuple[Held, bool] | None:
+        """(after round k, whether all sites have agreed to stop); None when the epoch ended meanwhile."""
         self.members.round = k
         if self._journal is not None:
-            self._journal.write(self._epoch.number, k, self._notes, local.agents.state)
-        before, flags = local, np.zeros((len(self._heard), self._halves.headers), np.uint8)
+            self._journal.write(self._epoch.number, k, self._notes, local.tree.agents.state)
+        before, done, flags = local, False, np.zeros((len(self._heard), self._halves.headers), np.uint8)
         for index in range(self._halves.phases):
             leaving = self._halves.depart(self._program, local, k, index)
             self._publish(leaving, k, index)
@@ -212,12 +215,22 @@ class Peer:
             found = self._await(np.asarray(leaving.awaited), k, index)
             if found is None:
                 return None
+            broken, lead = set[int](), self._halves.headers if index == 0 else 0
             for slot, body in found.items():
                 row = np.frombuffer(body, np.uint8)
-                lead = self._halves.headers if index == 0 else 0
-                heard[slot], flags[slot, :lead] = row[lead:], row[:lead]
-            local = self._halves.arrive(self._program, before, local, leaving.gone, k, index, heard, flags)
-        return local
+                if finite(row[lead:], self._halves.floats[index]):
+                    heard[slot], flags[slot, :lead] = row[lead:], row[:lead]
+                else:
+                    broken.add(self._seat.heard[slot])
+            program = self._without(broken) if broken else self._program
+            local, done = self._halves.arrive(program, before, local, leaving.gone, k, index, heard, flags)
+        return local, self.stop is not None and len(self._epoch.members) == len(self.sites) and bool(done)
+
+    def _without(self, broken: set[int]) -> Peers:
+        """The program of a round in which messages of these sites cannot be used: their weight returns to oneself. Whoever sends
+        NaN or infinity has lost its own state, and will end itself."""
+        self.post.rejected["not finite"] += len(broken)
+        return self._seat.with_members(self._places - broken)
 
     def _publish(self, leaving: Any, k: int, index: int) -> None:
         common, each, flags, to = map(np.asarray, (leaving.common, leaving.each, leaving.flags, leaving.to))
@@ -294,12 +307,7 @@ class Peer:
         self.post.rejected[why] += 1
         return False
 
-    def _done(self, local: Any) -> bool:
-        """Whether the sites have decided to stop, all of them."""
-        whole = len(self._epoch.members) == len(self.sites)
-        return whole and isinstance(local.flags, Flags) and bool(local.flags.done[0])
-
-    def _recorded(self, local: Any, k: int) -> dict[str, float]:
+    def _recorded(self, local: Held, k: int) -> dict[str, float]:
         looks = self._halves.look(self._program, local)
         row = {"round": k, "seconds": time.monotonic() - self._began, "loss": looks["loss"], "bytes": self.ledger.payload}
         for name, value in row.items():
@@ -325,10 +333,10 @@ class Peer:
             missing = missing - self._finished
         return True
 
-    def _answer(self, local: Any, k: int, outcome: Outcome, reason: str) -> Answer:
+    def _answer(self, local: Held | None, k: int, outcome: Outcome, reason: str) -> Answer:
         x = None
-        if local is None and self._state is not None:  # what the log holds
-            local = self._halves.enter(self._seat.program, self._state, True)
+        if local is None and (state := self._state) is not None:  # what the log holds
+            local = self._halves.enter(self._seat.program, state, True)
         if local is not None:
             row = self._halves.estimate(self._seat.program, local)
             x = ravel_pytree(self._seat.program.problem.x0)[1](jnp.asarray(row))

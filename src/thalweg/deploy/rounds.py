@@ -30,7 +30,7 @@ from thalweg.engine.server_round import (
 )  # fmt: skip
 from thalweg.message.payload import payload_bytes
 
-from .compiled import Compiled, bound
+from .compiled import Compiled, Held, Kept, bound
 from .octets import as_bytes, from_bytes
 
 
@@ -87,19 +87,19 @@ class ServerRounds:
         self._down = [make(_down, index) for index in phases]
         self._up = [{complete: make(_up, index, complete) for complete in (True, False)} for index in phases]
 
-    def begin(self) -> Central:
-        """Before round 0."""
+    def begin(self) -> Held:
+        """A `Central` before round 0."""
         return self._begin(self._program)
 
-    def draw(self, central: Central, k: int) -> Draw:
+    def draw(self, central: Any, k: int) -> Draw:
         """The cohort of round k."""
         return self._draw(self._program, central, np.int32(k))
 
-    def down(self, central: Central, members: Any, k: int, index: int) -> tuple[Central, Array, Array]:
+    def down(self, central: Any, members: Any, k: int, index: int) -> tuple[Held, Array, Array]:
         """(central, what goes to all `[b]`, what goes to each of `members` `[c, b]`)."""
         return self._down[index](self._program, central, members, np.int32(k))
 
-    def up(self, central: Central, draw: Draw, arrived: Any, heard: Any, k: int, index: int) -> tuple[Central, Array, Any]:
+    def up(self, central: Any, draw: Draw, arrived: Any, heard: Any, k: int, index: int) -> tuple[Held, Array, Any]:
         """(central, whose message was accepted `[c]`, scalars to report), from the bytes `heard [c, b]` of those that `arrived`.
 
         Means are what the cohort's rule makes of them if everybody has answered who was drawn, and else over those who have:
@@ -108,7 +108,7 @@ class ServerRounds:
         complete = bool(np.all(np.asarray(draw.valid) <= arrived))
         return self._up[index][complete](self._program, central, draw, arrived, heard, np.int32(k))
 
-    def answer(self, central: Central) -> Array:
+    def answer(self, central: Any) -> Array:
         """`[d]` the shared answer."""
         return self._answer(self._program, central)
 
@@ -123,24 +123,24 @@ class BufferedRounds:
         self._begin, self._answer, self._pick, self._up = map(make, (_begin_server, _answer, _pick, _up_buffered))
         self._down = make(_down, 0)
 
-    def begin(self) -> Central:
-        """Before the first update."""
+    def begin(self) -> Held:
+        """A `Central` before the first update."""
         return self._begin(self._program)
 
     def pick(self, idle: Any, count: int) -> Array:
         """Who of the `idle` `[n]` is asked, when so many have been asked before."""
         return self._pick(self._program, idle, np.int32(count))
 
-    def down(self, central: Central, member: int, k: int) -> tuple[Array, Array]:
+    def down(self, central: Any, member: int, k: int) -> tuple[Array, Array]:
         """(what goes to all alike, what goes to this client by itself), as bytes."""
         _, common, own = self._down(self._program, central, np.array([member], np.int32), np.int32(k))
         return common, own[0]
 
-    def up(self, central: Central, members: Any, versions: Any, heard: Any, k: int) -> tuple[Central, Array, Any]:
+    def up(self, central: Any, members: Any, versions: Any, heard: Any, k: int) -> tuple[Held, Array, Any]:
         """(central, whose message was accepted `[s]`, scalars), from the bytes `heard [s, b]` of models of these `versions`."""
         return self._up(self._program, central, members, versions, heard, np.int32(k))
 
-    def answer(self, central: Central) -> Array:
+    def answer(self, central: Any) -> Array:
         """`[d]` the shared answer."""
         return self._answer(self._program, central)
 
@@ -155,11 +155,11 @@ class ClientRounds:
         self._begin, self._own = make(_begin_client), make(_own)
         self._respond = [make(_respond, index) for index in range(len(self.specs))]
 
-    def begin(self) -> Any:
+    def begin(self) -> Held:
         """The record of a client that was never drawn."""
         return self._begin(self._program)
 
-    def respond(self, record: Any, common: Any, own: Any, k: int, index: int, number: int) -> tuple[Any, Array, Any]:
+    def respond(self, record: Any, common: Any, own: Any, k: int, index: int, number: int) -> tuple[Held, Array, Any]:
         """(record, bytes to send, what was learnt) after work on what arrived, as bytes; randomness goes by `number`."""
         return self._respond[index](self._program, record, common, own, np.int32(k), np.int32(number))
 
@@ -173,11 +173,11 @@ class ClientRounds:
         return jax.eval_shape(lambda: self._program.first_server(Vectorised(jnp.zeros((), jnp.uint32), False)))
 
 
-def _begin_server(executor, e: ServerProgram) -> Central:
+def _begin_server(executor, e: ServerProgram) -> Kept:
     states = e.first_states(executor, e.problem.pieces, e.ids[:1])
     server = e.first_server(executor)
     _, downlink, aggregate = e.pipelines(e.problem.pieces, states, server)
-    return Central(server, downlink, aggregate, first_memory(executor, e))
+    return Kept(Central(server, downlink, aggregate, first_memory(executor, e)))
 
 
 def _draw(executor, e: ServerProgram, central: Central, k) -> Draw:
@@ -192,7 +192,7 @@ def _down(index: int, executor, e: ServerProgram, central: Central, members, k):
     central, sent = broadcast(executor, e, central, members, k, index)
     common, own = sent.wire
     own = jax.vmap(as_bytes)(own) if jax.tree.leaves(own) else jnp.zeros((members.shape[0], 0), jnp.uint8)
-    return central, as_bytes(common), own
+    return Kept(central), as_bytes(common), own
 
 
 def _up(index: int, complete: bool, executor, e: ServerProgram, central: Central, draw: Draw, arrived, heard, k):
@@ -203,7 +203,7 @@ def _up(index: int, complete: bool, executor, e: ServerProgram, central: Central
     central, _, scalars = absorb(executor, e, central, sent, draw, arrived, pace, k, index)
     if index + 1 == len(e.algorithm.phases):
         central = replace(central, cohort=learn(executor, e, central.cohort, draw, arrived, report))
-    return central, arrived, scalars
+    return Kept(central), arrived, scalars
 
 
 def _pick(executor, e: AsyncServer, idle, count):
@@ -215,7 +215,7 @@ def _up_buffered(executor, e: AsyncServer, central: Central, members, versions, 
     sent, _ = _heard(0, executor, e, heard)
     members, versions, sent = jax.tree.map(lambda leaf: leaf[order], (members, versions, sent))
     central, _, scalars = e.updated(executor, central, sent, members, versions, _finite(sent), k)
-    return central, _finite(sent), scalars
+    return Kept(central), _finite(sent), scalars
 
 
 def _heard(index: int, executor, e: ServerProgram, heard):
@@ -237,7 +237,7 @@ def _finite(tree) -> Bool[Array, " c"]:
 
 def _begin_client(executor, e: ServerProgram):
     states = e.first_states(executor, e.problem.pieces, e.ids)
-    return states, e.pipelines(e.problem.pieces, states, e.first_server(executor))[0]
+    return Kept((states, e.pipelines(e.problem.pieces, states, e.first_server(executor))[0]))
 
 
 def _respond(index: int, executor, e: ServerProgram, record, common, own, k, number):
@@ -248,7 +248,7 @@ def _respond(index: int, executor, e: ServerProgram, record, common, own, k, num
     record, up, info = respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index, count=number)
     report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs.report.items()}
     first = jax.tree.map(lambda leaf: leaf[0], up.wire)
-    return record, as_bytes((first, report)), jax.tree.map(lambda leaf: leaf[0], info)
+    return Kept(record), as_bytes((first, report)), jax.tree.map(lambda leaf: leaf[0], info)
 
 
 def _own(executor, e: ServerProgram, record, server):

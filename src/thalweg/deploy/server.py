@@ -18,6 +18,7 @@ from thalweg.problem.scattered import Scattered
 
 from .buffered import Buffered
 from .card import Card, among, layout
+from .compiled import plain
 from .desk import NUMBERS, Desk
 from .federation import Plan
 from .journal import Journal
@@ -119,7 +120,7 @@ class Server:
         if notes is not None:
             desk.roster.cards = {card["name"]: Card(**card) for card in notes["cards"]}
             self._begin()
-            entry = self._journal.read((self._central, self._lead.memory))
+            entry = self._journal.read((self._central.tree, self._lead.memory))
             self._central, self._lead.memory = jax.tree.map(jnp.asarray, entry.state[0]), entry.state[1]
             desk.epoch, desk.round, self.history = entry.epoch + 1, entry.round, notes["history"]
             desk.begin()
@@ -154,7 +155,7 @@ class Server:
         if self._journal is None:
             return
         notes = {"cards": [dataclasses.asdict(card) for card in self.desk.roster.in_order()], "history": self.history}
-        self._journal.write(self.desk.epoch, k, notes, (central, self._lead.memory))
+        self._journal.write(self.desk.epoch, k, notes, (plain(central), self._lead.memory))
 
     def _record(self, scalars: dict[str, float], participants: int) -> bool:
         """Whether the answer is finite."""
@@ -176,7 +177,7 @@ class Server:
     def _part(self, outcome: Outcome, reason: str) -> None:
         """Tell everybody who is there, and who comes until the last has heard it."""
         told = json.dumps({"outcome": outcome.value, "reason": reason}).encode()
-        last = len(told).to_bytes(4, "little") + told + pack(self._central.state)
+        last = len(told).to_bytes(4, "little") + told + pack(plain(self._central).state)
         roster, accepted = self.desk.roster, self._lead.accepted
         asked, heard, since = dict[str, float](), set[str](), time.monotonic()
         while (waiting := roster.here - heard) or roster.met - heard:

@@ -1,0 +1,185 @@
+"""Rounds of deployed runs: one process per site, on loopback with mutual TLS, 1,000 numbers a message.
+
+    python -m benchmarks.deploy_rounds [--only ring|server|raw] [--sites 8] [--rounds 2000]
+
+*ring*: peers that average. *server*: clients that take one gradient step each. *raw*: the messages of the ring over Zenoh alone,
+with the same certificates: no algorithm, no seals, no table of access. Printed are the median time of a round after the first tenth
+as the median site saw it, what nine of ten rounds kept to at the slowest site, and the processor time of a round, of all processes
+together: on c cores no round is shorter than a c-th of that.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Times are those of so many rounds together.
+NUMBERS, EVERY = 1000, 10
+KINDS = ("raw", "ring", "server")
+
+
+def free_ports(count: int) -> list[int]:
+    """Of this machine."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int], rounds: int) -> None:
+    """Be one site, and print what it saw."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    import thalweg as tw
+    from thalweg.deploy.client import Client
+    from thalweg.deploy.federation import Plan
+    from thalweg.deploy.identity import Identity
+    from thalweg.deploy.peer import Peer
+    from thalweg.deploy.server import Server
+    from thalweg.deploy.site import Settings
+    from thalweg.deploy.zenoh_post import ZenohPost
+
+    i, times = names.index(name), []
+    post = ZenohPost(
+        Identity.load(folder, name), names, run="benchmark",
+        listen=[f"tls/127.0.0.1:{ports[i]}"], connect=[f"tls/127.0.0.1:{ports[0]}"] if i else [],
+    )  # fmt: skip
+    values = np.random.default_rng(i).standard_normal((1, NUMBERS)).astype(np.float32)
+    common = {
+        "post": post, "settings": Settings(wait=120), "every": EVERY,
+        "watch": lambda k, history: times.append((time.perf_counter(), time.process_time())),
+    }  # fmt: skip
+    if kind == "ring":
+        site = Peer(tw.Measurements(values), tw.Averaging(), tw.network.ring(len(names)), sites=names, rounds=rounds, **common)
+    else:
+        problem = tw.Consensus(
+            _distance, jnp.asarray(values), np.zeros(NUMBERS, np.float32), smoothness=1.0, strong_convexity=1.0
+        )
+        plan = Plan(tw.FedAvg(tw.LocalSGD(0.5, steps=1)), rounds=rounds)
+        clients = names[1:]
+        if i:
+            site = Client(problem, plan, server=names[0], sites=clients, **common)
+        else:
+            site = Server(problem, plan, sites=clients, **common)
+    report(times, site.run().rounds)
+
+
+def exchange(folder: Path, name: str, names: list[str], ports: list[int], rounds: int) -> None:
+    """Be one site of a ring over Zenoh alone."""
+    import queue
+
+    import zenoh
+
+    from thalweg.deploy import zenoh_config
+
+    i, n, times = names.index(name), len(names), []
+    at = [f"tls/127.0.0.1:{ports[i]}"], [f"tls/127.0.0.1:{ports[0]}"] if i else []
+    credentials = zenoh_config.from_folder(folder / "sites" / name)
+    session = zenoh.open(zenoh_config.config(zenoh_config.settings("peer", *at, 5.0, zenoh_config.MOST, credentials, None)))
+    boxes = {names[(i + side) % n]: queue.SimpleQueue() for side in (-1, 1)}
+    kept = [
+        session.declare_subscriber(
+            f"raw/{name}/{other}",
+            zenoh.handlers.Callback(lambda sample, box=box: box.put(sample.payload.to_bytes()), indirect=True),
+        )
+        for other, box in boxes.items()
+    ]
+    options = {"congestion_control": zenoh.CongestionControl.BLOCK, "express": True}
+    publishers = [session.declare_publisher(f"raw/{other}/{name}", **options) for other in boxes]
+    while not all(publisher.matching_status for publisher in publishers):
+        time.sleep(0.05)
+    time.sleep(2)  # Zenoh may lose what is first put to a subscriber that it has just met
+    body = os.urandom(4 * NUMBERS)
+    for k in range(rounds):
+        for publisher in publishers:
+            publisher.put(body)
+        for box in boxes.values():
+            box.get(timeout=60)
+        if k % EVERY == 0:
+            times.append((time.perf_counter(), time.process_time()))
+    time.sleep(1)
+    report(times, rounds)
+    del kept
+    session.close()
+
+
+def report(times: list[tuple[float, float]], rounds: int) -> None:
+    """Print what a site saw, from the clock and the processor time after every so many rounds."""
+    late = times[len(times) // 10 :]
+    took = sorted((b[0] - a[0]) / EVERY for a, b in itertools.pairwise(late))
+    busy = (late[-1][1] - late[0][1]) / len(took) / EVERY
+    print(json.dumps({"median": statistics.median(took), "p90": took[int(0.9 * len(took))], "busy": busy, "rounds": rounds}))
+
+
+def _distance(x, a):
+    import jax.numpy as jnp
+
+    return 0.5 * jnp.sum((x - a) ** 2)
+
+
+def measured(kind: str, sites: int, rounds: int) -> list[dict[str, float]]:
+    """What every site saw; of a server first."""
+    from thalweg.deploy import keys
+
+    names = (["server"] if kind == "server" else []) + [f"site{i}" for i in range(sites)]
+    with tempfile.TemporaryDirectory() as folder:
+        federation = keys.init(Path(folder) / "federation", names)
+        ports = free_ports(len(names))
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.deploy_rounds",
+            "--be",
+            kind,
+            str(federation),
+            json.dumps(names),
+            json.dumps(ports),
+            str(rounds),
+        ]
+        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True, env=environment) for name in names]
+        try:
+            return [json.loads(process.communicate(timeout=280)[0].splitlines()[-1]) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+
+
+def main() -> None:
+    """Print the table, or be one site of it."""
+    if sys.argv[1:2] == ["--be"]:
+        kind, folder, names, ports, rounds, name = sys.argv[2:]
+        site = Path(folder), name, json.loads(names), json.loads(ports), int(rounds)
+        return exchange(*site) if kind == "raw" else live(kind, *site)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--sites", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2000)
+    asked = parser.parse_args()
+    from .machine import describe
+
+    print(describe())
+    print(f"{asked.sites} sites, {NUMBERS:,} single numbers a message, mutual TLS and sealed letters, {asked.rounds} rounds")
+    print(f"  {'':<10}{'median':>10}{'9 of 10':>10}{'processor, all':>16}")
+    for kind in (asked.only,) if asked.only else KINDS:
+        seen = measured(kind, asked.sites, asked.rounds)
+        median, p90 = statistics.median(s["median"] for s in seen), max(s["p90"] for s in seen)
+        print(
+            f"  {kind:<10}{1e3 * median:>7.2f} ms{1e3 * p90:>7.2f} ms{1e3 * sum(s['busy'] for s in seen):>13.2f} ms", flush=True
+        )
+    return None
+
+
+if __name__ == "__main__":
+    main()
