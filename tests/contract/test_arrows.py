@@ -49,6 +49,12 @@ FORBIDDEN = {
     "data": {"engine", "problem", "network", "message", "algorithm", "observe", "cohort", "fleet", "apps", "cli", "experiment"},
 }
 
+# What runs as processes of its own is above everything but the command line.
+FORBIDDEN = {concept: names | {"deploy"} for concept, names in FORBIDDEN.items()} | {
+    "experiment": {"deploy", "apps", "cli"},
+    "deploy": {"apps", "cli"},
+}
+
 
 def imports(path):
     """(line, absolute name) of everything that a file imports, wherever in it; type-checking blocks included."""

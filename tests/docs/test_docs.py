@@ -20,6 +20,7 @@ import typer
 import pages
 import thalweg as tw
 from thalweg.cli import app as cli
+from thalweg.deploy.policy import Policy
 from thalweg.experiment.experiment import RunTable
 
 ROOT = pages.ROOT
@@ -99,6 +100,14 @@ def test_experiment_files_that_are_shown_are_accepted(tmp_path):
         tw.experiment.load(tmp_path / "shown.toml")
 
 
+def test_policies_that_are_shown_are_accepted(tmp_path):
+    shown = fences('toml title="policy.toml"')
+    assert shown
+    for text in shown:
+        (tmp_path / "policy.toml").write_text(text)
+        Policy.load(tmp_path / "policy.toml")
+
+
 def test_the_full_experiment_file_has_every_key_of_the_tables_that_are_fixed():
     full = tomllib.loads(next(text for text in fences("toml") if "deterministic" in text))
     assert set(full["run"]) == set(RunTable.model_fields)
@@ -112,7 +121,9 @@ def test_commands_that_are_shown_exist():
     shown = [line[line.index("thalweg") + 1 :] for line in lines if "thalweg" in line]
     assert {words[0] for words in shown} == set(commands.commands)
     for name, *rest in shown:
-        options = {o for parameter in commands.commands[name].params for o in parameter.opts + parameter.secondary_opts}
+        command = commands.commands[name]
+        command = getattr(command, "commands", {"": command})[rest[0] if hasattr(command, "commands") else ""]
+        options = {o for parameter in command.params for o in parameter.opts + parameter.secondary_opts}
         assert {word for word in rest if word.startswith("--")} <= options, f"thalweg {name} {' '.join(rest)}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: `thalweg demo`, `run`, `resume`, `report`, `list`. Nothing here imports JAX before it has to."""
+"""The command line: `thalweg demo`, `run`, `list`, `join`, `up`, `keys` and others. Nothing here imports JAX before it has to."""
 
 from .app import main
 

@@ -6,11 +6,16 @@ import typer
 
 from thalweg._version import __version__
 
+from . import keys
+from .check import check
 from .demo import demo
+from .join import join, serve
 from .listing import list_
 from .report import report
 from .resume import resume
 from .run import run
+from .status import status, stop
+from .up import up
 
 app = typer.Typer(
     name="thalweg",
@@ -26,6 +31,13 @@ app.command()(run)
 app.command()(resume)
 app.command()(report)
 app.command("list")(list_)
+app.command()(check)
+app.command()(join)
+app.command()(serve)
+app.command()(up)
+app.command()(status)
+app.command()(stop)
+app.add_typer(keys.app, name="keys")
 
 
 def _version(asked: bool) -> None:

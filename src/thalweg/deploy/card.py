@@ -34,6 +34,7 @@ class Card:
         weight: w_i up to a common factor.
         smoothness, strong_convexity: L_i and μ_i of its f_i; None where nobody needs them.
         survey: of a coupled problem, what is measured of its costs and quantities (the fields of a `pricing.Survey`, as lists).
+        columns: names of the features of its data, where they have any.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Card:
     smoothness: float | None = None
     strong_convexity: float | None = None
     survey: dict[str, Any] | None = None
+    columns: list[str] = dataclasses.field(default_factory=list)
 
 
 def read_card(told: Any) -> Card:
@@ -73,6 +75,7 @@ def _is_card(card: Card) -> bool:
         and (isinstance(card.examples, int) and number(card.examples) and 0 < card.examples < 2**31)
         and (number(card.weight) and 0 <= card.weight < math.inf)
         and (card.survey is None or isinstance(card.survey, dict))
+        and (isinstance(card.columns, list) and all(isinstance(text, str) and text.isprintable() for text in card.columns))
     )
 
 
@@ -100,7 +103,9 @@ def read_cards(body: bytes | memoryview, sites: Sequence[str]) -> list[Card]:
     return cards
 
 
-def card_of(name: str, run: str, problem: Scattered, weight: float | None, constants: bool) -> Card:
+def card_of(
+    name: str, run: str, problem: Scattered, weight: float | None, constants: bool, columns: Sequence[str] = ()
+) -> Card:
     """The card of the site that holds the one piece of `problem`.
 
     Args:
@@ -113,13 +118,13 @@ def card_of(name: str, run: str, problem: Scattered, weight: float | None, const
     if problem.n != 1:
         raise ValueError(f"site {name!r}: got a problem of {problem.n} agents, expected the one piece that this site holds")
     if isinstance(problem, Coupled):
-        return Card(name, run, layout(problem), survey=_listed(survey(problem)))
+        return Card(name, run, layout(problem), survey=_listed(survey(problem)), columns=list(columns))
     examples = int(getattr(problem, "counts", [1])[0])
     weight = float(getattr(problem, "counts", [1.0])[0]) if weight is None else float(weight)
     if not (np.isfinite(weight) and weight >= 0):
         raise ValueError(f"site {name!r}: got weight {weight}, expected a finite number ≥ 0")
     found = (float(problem.smoothness[0]), float(problem.strong_convexity[0])) if constants else (None, None)
-    return Card(name, run, layout(problem), examples, weight, *found)
+    return Card(name, run, layout(problem), examples, weight, *found, columns=list(columns))
 
 
 def layout(problem: Scattered) -> str:
@@ -142,8 +147,10 @@ def misfit(mine: Card, card: Card, known: Card | None) -> str | None:
     if card.run != mine.run:
         return (
             f"site {card.name!r} has another experiment, of hash {card.run[:12]}; that of {mine.name!r} is {mine.run[:12]}: give "
-            "all sites the same file"
+            "all sites the same file, and the same version of Thalweg"
         )
+    if card.columns != mine.columns:
+        return f"site {card.name!r} has other features than {mine.name!r}: {_other_columns(card, mine)}: give both the same"
     if card.layout != mine.layout:
         return (
             f"site {card.name!r} has data of another form: got {card.layout}; {mine.name!r} has {mine.layout}: bring them into one "
@@ -152,6 +159,17 @@ def misfit(mine: Card, card: Card, known: Card | None) -> str | None:
     if known is not None and known != card:
         return f"site {card.name!r} came back with other data: got {card}, it had {known}: give it back its data"
     return None
+
+
+def _other_columns(card: Card, mine: Card) -> str:
+    """How the features of two sites differ."""
+    theirs, own = card.columns, mine.columns
+    alone = lambda who, extra: f"only {who.name!r} has {', '.join(extra[:5])}{', …' * (len(extra) > 5)}"
+    said = [f"got {len(theirs)}, {mine.name!r} has {len(own)}"] if len(theirs) != len(own) else []
+    for who, one, other in ((card, theirs, own), (mine, own, theirs)):
+        if extra := [name for name in one if name not in other]:
+            said.append(alone(who, extra))
+    return "; ".join(said) or "they stand in another order"
 
 
 def _listed(found: Survey) -> dict[str, Any]:

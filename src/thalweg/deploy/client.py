@@ -36,6 +36,7 @@ class Client:
         plan: what all sites do alike.
         server: the server's name. sites: the clients' names, in their order. post: this site's end of the network.
         weight: w_i up to a common factor; None: its number of examples, or 1.
+        columns: names of the features, which must be the same on all sites.
         run: what all sites must have in common, for example the experiment's hash.
         simulated_secrets: draw noise for privacy from the seed, as the simulation does, not from the operating system. Then
             nothing is private.
@@ -54,6 +55,7 @@ class Client:
         sites: Sequence[str],
         post: Post,
         weight: float | None = None,
+        columns: Sequence[str] = (),
         run: str = "",
         settings: Settings | None = None,
         simulated_secrets: bool = False,
@@ -66,7 +68,7 @@ class Client:
             raise ValueError(f"the server and a client are both called {server!r}, expected names that differ")
         self.problem, self.plan, self.server, self.sites, self.post = problem, plan, server, tuple(sites), post
         self.place, self.settings = self.sites.index(post.me), settings or Settings()
-        self.card = card_of(post.me, run, problem, weight, plan.constants)
+        self.card = card_of(post.me, run, problem, weight, plan.constants, columns)
         self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
         self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
         self._secret = None if simulated_secrets else system_key()
@@ -88,6 +90,15 @@ class Client:
             return self._lived()
         finally:
             self.post.close()
+
+    def interrupted(self, reason: str) -> Answer:
+        """What there is after `run` was ended from outside, by an error of the post's."""
+        return self._answer(None, Outcome.INTERRUPTED, reason)
+
+    @property
+    def standing(self) -> tuple[int, frozenset[str]]:
+        """(number of the epoch, −1 before the first; who of it this site knows)."""
+        return self._epoch, frozenset({self.post.me, self.server} if self._epoch >= 0 else ())
 
     def _lived(self) -> Answer:
         self._began = seen = time.monotonic()

@@ -41,6 +41,7 @@ class Peer:
             the sites themselves (`Stop(distributed=True)`), in epochs that have all of them.
         sites: the names of all, in the order of the network's agents. post: this site's end of the network.
         weight: w_i up to a common factor; None: its number of examples, or 1.
+        columns: names of the features, which must be the same on all sites.
         run: what all sites must have in common, for example the experiment's hash.
         every: record every so many rounds.
         watch: told of (round, history) at every record.
@@ -68,6 +69,7 @@ class Peer:
         link: Stage | None = None,
         aggregate: Mixer | None = None,
         weight: float | None = None,
+        columns: Sequence[str] = (),
         run: str = "",
         settings: Settings | None = None,
         deterministic: bool = False,
@@ -88,7 +90,7 @@ class Peer:
         self._secret = None if simulated_secrets else system_key()
         self.every, self.watch = max(1, self.rounds // 200) if every is None else every, watch
         constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
-        self.card = card_of(post.me, run, problem, weight, constants)
+        self.card = card_of(post.me, run, problem, weight, constants, columns)
         quorum = self.settings.quorum or len(sites) // 2 + 1
         self.post = post
         self.members = Membership(post, sites, self.card, quorum=quorum, timeout=self.settings.timeout, wait=self.settings.wait)
@@ -110,6 +112,15 @@ class Peer:
             return self._lived()
         finally:
             self.post.close()  # the others are not to wait for a site that failed
+
+    def interrupted(self, reason: str) -> Answer:
+        """What there is after `run` was ended from outside, by an error of the post's."""
+        return self._answer(None, self.members.round, Outcome.INTERRUPTED, reason)
+
+    @property
+    def standing(self) -> tuple[int, frozenset[str]]:
+        """(number of the epoch, −1 before the first; who takes part in it)."""
+        return self.members.epoch, self.members.members
 
     def _lived(self) -> Answer:
         self._began = time.monotonic()
@@ -134,6 +145,8 @@ class Peer:
                         )
             else:
                 if self._linger(k):
+                    if self.history["round"][-1:] != [k]:
+                        self._recorded(local, k)
                     outcome = Outcome.CONVERGED if done else Outcome.ROUND_LIMIT
                     reason = "all sites agreed to stop" if done else f"all {self.rounds} rounds were done"
                     return self._answer(local, k, outcome, reason)
@@ -329,4 +342,5 @@ class Peer:
             x = ravel_pytree(self._seat.program.problem.x0)[1](jnp.asarray(row))
         said = () if self._seat is None else self._seat.said
         rejected = {why: int(count) for why, count in self.post.rejected.items()}
-        return Answer(self.post.me, x, outcome, reason, k, self.history, self.ledger, rejected, said)
+        algorithm = None if self._seat is None else self._seat.algorithm
+        return Answer(self.post.me, x, outcome, reason, k, self.history, self.ledger, rejected, said, algorithm)

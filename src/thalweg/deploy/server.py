@@ -26,7 +26,7 @@ from .membership import TooFew
 from .post import Kind, Letter, Post
 from .rounds import BufferedRounds, ServerRounds
 from .secret import system_key
-from .site import Answer, Settings
+from .site import Answer, Ledger, Settings
 from .synchronous import Synchronous
 
 
@@ -37,8 +37,8 @@ class Server:
         problem: a problem of one agent of the clients' form; its data are not looked at, and may be zeros.
         plan: what all sites do alike.
         sites: the clients' names, in their order. post: this site's end of the network.
-        run, settings, simulated_secrets, every, watch: as for `Client`. A round needs `settings.quorum` answers, and as many as
-            were asked where that is less.
+        columns, run, settings, simulated_secrets, every, watch: as for `Client`. A round needs
+            `settings.quorum` answers, and as many as were asked where that is less.
 
     Raises:
         TypeError, ValueError: an impossible combination, before anything is sent.
@@ -51,6 +51,7 @@ class Server:
         *,
         sites: Sequence[str],
         post: Post,
+        columns: Sequence[str] = (),
         run: str = "",
         settings: Settings | None = None,
         simulated_secrets: bool = False,
@@ -61,7 +62,7 @@ class Server:
             raise ValueError(f"the server and a client are both called {post.me!r}, expected names that differ")
         self.problem, self.plan, self.sites, self.post = problem, plan, tuple(sites), post
         self.settings = settings or Settings()
-        self.desk = Desk(post, Card(post.me, run, layout(problem)), self.sites, self.settings)
+        self.desk = Desk(post, Card(post.me, run, layout(problem), columns=list(columns)), self.sites, self.settings)
         self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
         self.history: dict[str, list[float]] = {}
         self.warnings: tuple[str, ...] = ()
@@ -80,6 +81,20 @@ class Server:
             return self._lived()
         finally:
             self.post.close()
+
+    def interrupted(self, reason: str) -> Answer:
+        """What there is after `run` was ended from outside, by an error of the post's."""
+        return self._answer(Outcome.INTERRUPTED, reason)
+
+    @property
+    def standing(self) -> tuple[int, frozenset[str]]:
+        """(number of the epoch, −1 before the first; the server and the clients that have joined)."""
+        return (-1 if self._rounds is None else self.desk.epoch), frozenset({self.post.me, *self.desk.roster.here})
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was sent and received."""
+        return self.desk.ledger
 
     def _lived(self) -> Answer:
         self._began = time.monotonic()

@@ -55,6 +55,7 @@ class Answer:
         outcome, reason: why it ended; rounds: how many were done.
         history: column → values at recorded rounds ("round", "seconds", "loss", "bytes").
         ledger: what was sent. rejected: reason → letters thrown away. warnings: as `solve` gives them.
+        algorithm: with every hyper-parameter filled in; None where no round began.
     """
 
     site: str
@@ -66,3 +67,4 @@ class Answer:
     ledger: Ledger
     rejected: dict[str, int]
     warnings: tuple[str, ...] = ()
+    algorithm: Any = None

@@ -69,6 +69,24 @@ def of_server(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None
     return _of_clients(combined[0], aggregate, cohort, problem.n, draws)
 
 
+def of_messages(algorithm: Any, uplink: Stage | None, aggregate: Any) -> Account | None:
+    """What a round costs under a server that is a process of its own: of noise that clients add to what they send, alone.
+
+    Raises:
+        ValueError: noise elsewhere, whose cost depends on who answers.
+    """
+    combined = aggregate.after(Flow()).noise if aggregate is not None else ()
+    if combined or isinstance(getattr(algorithm, "solver", None), PrivateSGD):
+        raise ValueError(
+            "got noise in the local solver or in the mean, whose cost depends on who answers in time; expected noise in [uplink], "
+            "such as clip and gaussian"
+        )
+    sent = (Flow() if uplink is None else uplink.after(Flow())).noise
+    if len(sent) > 1:
+        raise ValueError("the uplink adds noise twice; what both cost together is not accounted for: keep one of them")
+    return _of_messages(sent[0], len(algorithm.phases)) if sent else None
+
+
 def of_peers(algorithm: Any, link: Stage | None, report: Any) -> Account | None:
     """What a round of peers costs each message's sender; None where nothing is private."""
     sent = (Flow() if link is None else link.after(Flow())).noise

@@ -3,18 +3,21 @@
 Axes: `n` agents, `d` variables of one agent, `m` rows of the coupling, `s` segments of a bid.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from pydantic import Field, model_validator
 
 from thalweg import problem as problems
+from thalweg.problem.constants import Memo
 
 from . import records
 from .mistakes import Mistake, missing, shown, unknown_name, wrong
-from .stated import ProblemTable, Stated
+from .stated import Piece, ProblemTable, Stated
 
 Sense = Literal["=", "<=", ">="]
 # A number for all, one per agent, or a list per agent; with a CSV file, a column or a list of columns.
@@ -29,6 +32,18 @@ class CoupledTable(ProblemTable):
     agent: str | None = Field(None, description="the column of the CSV file that holds the agents' names")
     names: list[str] | None = Field(None, description="a list with one name per agent")
     row_names: list[str] | None = Field(None, description="a list with one name per row of the coupling")
+
+    def agent_names(self, base: Path) -> tuple[str, ...]:
+        whole = self.build(base, float).problem
+        return tuple(f"agent-{i}" for i in range(whole.n)) if whole.names is None else whole.names
+
+    def piece(self, base: Path, dtype: Any, sites: Sequence[str], place: int, data: Path | None) -> Piece:
+        if data is not None:
+            raise Mistake("--data: got a file, expected none: the numbers of a coupled problem are in the experiment file")
+        whole = self.build(base, dtype).problem
+        if whole.n != len(sites):
+            raise Mistake(f"deploy.sites: got {len(sites)} sites, expected one for each of the {whole.n} agents")
+        return Piece(_one_of(whole, place))
 
     def _file(self, base: Path) -> Path | None:
         """The CSV file, if there is one."""
@@ -172,6 +187,16 @@ class NetworkUtility(CoupledTable):
             np.broadcast_to(utility, len(routes)), routes, capacity, low=self.low, high=self.high, names=names, row_names=links
         )
         return Stated(built, lambda result: ())
+
+
+def _one_of(whole: problems.Coupled, place: int) -> problems.Coupled:
+    """The problem of one agent, with the rows of all."""
+    one = copy.copy(whole.with_pieces(jax.tree.map(lambda leaf: leaf[place : place + 1], whole.pieces)))
+    curvature = tuple(None if values is None else values[place : place + 1] for values in whole.curvature)
+    names = None if whole.names is None else (whole.names[place],)
+    for field, value in {"weights": np.ones(1), "curvature": curvature, "names": names, "memo": Memo()}.items():
+        object.__setattr__(one, field, value)  # a frozen module that nobody has seen yet
+    return one
 
 
 def _grid(key: str, value: Any, path: Path | None, known: list[str], rows: list[dict[str, str]]) -> np.ndarray:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from pydantic import Field
 
+from thalweg._version import __version__
 from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, price, server
 from thalweg.engine import EventDriven, Hosts, Sharded, Stop, refusals, refusals_server, solve
 from thalweg.engine.hosts import here
@@ -24,14 +25,17 @@ from thalweg.privacy import Budget
 from thalweg.problem import Coupled, Problem, Reference, reference
 
 from . import problems, records
+from .deployment import DeployTable, check_names
 from .folder import RunFolder
-from .mistakes import Mistake, named, read, shown
+from .mistakes import Mistake, missing, named, read, shown
 from .networks import NetworkTable
 from .pipelines import StageTable
 from .problems import ProblemTable
 from .signature import Choice, Table, arguments
 
 RUNS = Path("runs")
+# What the site that leads is called, where no [deploy] says otherwise.
+SERVER = "server"
 
 
 Kind = PeerAlgorithm | ServerAlgorithm
@@ -96,7 +100,7 @@ class AlgorithmTable(NamedTuple):
         Raises:
             Mistake: it refuses its hyper-parameters.
         """
-        return _made("algorithm", self.kind, self.table)
+        return made("algorithm", self.kind, self.table)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Experiment:
         problem, network, algorithm, stop, settings, fleet, aggregate, adversary, privacy: its tables; `settings` is `[run]`.
             Peers have a network, an algorithm with a server may have a fleet.
         pipelines: of "link", "uplink" and "downlink" those that the file has.
+        deploy: `[deploy]`, of which a simulated run takes no notice.
     """
 
     name: str
@@ -125,6 +130,7 @@ class Experiment:
     aggregate: Choice | None = None
     adversary: Choice | None = None
     privacy: Table | None = None
+    deploy: DeployTable | None = None
 
     @property
     def content(self) -> dict[str, Any]:
@@ -147,6 +153,44 @@ class Experiment:
         if contents is not None:
             content["problem"] |= {"data": contents}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of those that hold the pieces, in order: the file's, or else the data's own.
+
+        Raises:
+            Mistake: neither names them.
+        """
+        if self.deploy is not None:
+            return self.deploy.agents
+        names = _checked("problem", self.problem.agent_names, self.base)
+        if names is None:
+            raise missing("deploy", "a table [deploy] with sites")
+        _checked("problem", check_names, names)
+        return names
+
+    @property
+    def server(self) -> str | None:
+        """The name of the site that leads; None of peers."""
+        if not self.algorithm.has_server:
+            return None
+        return SERVER if self.deploy is None else self.deploy.server
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """The names of all sites, of the one that leads among them."""
+        return self.sites if self.server is None else (self.server, *self.sites)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What all sites of a deployed run must have in common, Thalweg's version among it: not where each has its own records, or
+        can be reached."""
+        content, run = self.content, self.settings
+        content["problem"].pop("data", None)
+        content["run"] = {key: getattr(run, key) for key in ("rounds", "seed", "dtype", "deterministic", "every")}
+        if run.engine == "event-driven":  # a server that does not wait
+            content["run"] |= {key: getattr(run, key) for key in ("engine", "buffer", "staleness")}
+        return content | {"sites": self.sites, "server": self.server, "version": __version__}
 
     def with_settings(self, **changes: Any) -> "Experiment":
         """The same with other entries of `[run]`; None changes nothing.
@@ -185,7 +229,7 @@ class Experiment:
         if folder.started and not resume:
             raise ValueError(f"{folder} already holds a run: `thalweg resume {folder}` continues it, or choose another folder")
         stated = problems.build(self.problem, self.base, np.dtype(self.settings.dtype))
-        algorithm, stop = self.algorithm.build(), None if self.stop is None else _made("stop", Stop, self.stop)
+        algorithm, stop = self.algorithm.build(), None if self.stop is None else made("stop", Stop, self.stop)
         around = (
             self._with_server(algorithm, stated.problem.n) if self.network is None else self._with_network(algorithm, stated)
         )
@@ -225,11 +269,11 @@ class Experiment:
     def _with_server(self, algorithm: Any, n: int) -> dict[str, Any]:
         """What `solve` is told about clients."""
         _checked("algorithm.cohort", refusals_server.cohort_of, algorithm, n)
-        return {"fleet": None if self.fleet is None else _made("fleet", Fleet, self.fleet, n=n, base=self.base)}
+        return {"fleet": None if self.fleet is None else made("fleet", Fleet, self.fleet, n=n, base=self.base)}
 
     def _protection(self) -> dict[str, Any]:
         """What `solve` is told about aggregator, adversary and privacy."""
-        budget = None if self.privacy is None else _made("privacy", Budget, self.privacy)
+        budget = None if self.privacy is None else made("privacy", Budget, self.privacy)
         return {"privacy": budget} | {
             name: None if table is None else _checked(name, table.build)
             for name, table in (("aggregate", self.aggregate), ("adversary", self.adversary))
@@ -246,7 +290,7 @@ class Experiment:
             raise Mistake(f"run.reference: got true, but there is {error}; or write reference = false") from error
 
 
-def _made(where: str, kind: Callable, table: Table, **known: Any) -> Any:
+def made(where: str, kind: Callable, table: Table, **known: Any) -> Any:
     """What `kind` makes of its table and of what is `known`; what it refuses is a mistake in the file."""
     return _checked(where, lambda: kind(**arguments(kind, table, **known)))
 

@@ -27,6 +27,8 @@ Any may have an [aggregate], what stands in place of the mean of messages, and a
 [aggregate] kind = "trimmed_mean", f = 0.2. `thalweg list aggregators`, `mixers` and `adversaries` name them. A run that adds noise
 may have a budget, [privacy] epsilon = 2.0, delta = 1e-5.
 
+[deploy] names the sites that run it as processes of their own; see `thalweg.experiment.deployment`.
+
 What may stand in a table is read off the signature of what it describes; see `thalweg.experiment.signature`.
 """
 
@@ -41,6 +43,7 @@ from thalweg.message import Aggregator, Mixer
 from thalweg.privacy import Budget
 
 from .coupled import CoupledTable
+from .deployment import DeployTable
 from .experiment import AlgorithmTable, Experiment, RunTable, algorithms
 from .folder import RunFolder
 from .mistakes import Mistake, missing, read, shown, unknown_key, unknown_name, wrong
@@ -49,7 +52,7 @@ from .pipelines import PIPELINES, StageTable
 from .problems import KINDS, ProblemTable
 from .signature import KNOWN, read_choice, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary", "privacy", *PIPELINES)
+TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary", "privacy", "deploy", *PIPELINES)
 
 
 def load(path: str | Path) -> Experiment:
@@ -121,6 +124,7 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
         if "aggregate" in tables
         else None,
         adversary=read_choice(Adversary, tables["adversary"], "adversary") if "adversary" in tables else None,
+        deploy=_deploy(tables["deploy"], algorithm) if "deploy" in tables else None,
     )
 
 
@@ -176,6 +180,12 @@ def _fleet(table: Any) -> Any:
     if isinstance(table, dict) and "n" in table:
         raise Mistake("fleet.n: got a number of devices, expected nothing: every client of the problem has one")
     return read_table(Fleet, table, "fleet", KNOWN)
+
+
+def _deploy(table: Any, algorithm: AlgorithmTable) -> DeployTable:
+    found = read(DeployTable, table, "deploy")
+    found.check(algorithm.kind.__name__, algorithm.has_server)
+    return found
 
 
 def _problem(table: Any) -> ProblemTable:

@@ -103,7 +103,7 @@ class RunFolder:
         plain, arrays = _taken_apart(result)
         plain["tables"] = [dataclasses.asdict(table) for table in tables]
         np.savez(self.path / ARRAYS, **arrays)
-        (self.path / RESULT).write_text(json.dumps(plain, indent=1, default=_plain), encoding="utf-8")
+        (self.path / RESULT).write_text(json.dumps(plain, indent=1, default=plain_value), encoding="utf-8")
         result.history.to_csv(self.path / HISTORY)
         return result.report(self.report, tables=tables)
 
@@ -124,7 +124,6 @@ class RunFolder:
 
 def _taken_apart(result: Result) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     ledger = dataclasses.asdict(result.ledger)
-    hyper = {field.name: getattr(result.algorithm, field.name) for field in dataclasses.fields(result.algorithm)}
     plain = {
         "outcome": result.outcome.name,
         "reason": result.reason,
@@ -132,12 +131,10 @@ def _taken_apart(result: Result) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         "names": result.names,
         "warnings": result.warnings,
         "config": result.config,
-        "algorithm": {"name": type(result.algorithm).__name__, "arguments": hyper},
+        "algorithm": plain_algorithm(result.algorithm),
         "ledger": {name: value for name, value in ledger.items() if name not in ("messages", "received")},
         "graph": {name: value for name, value in result.graph.items() if name not in ("edges", "positions")},
     }
-    if isinstance(result.algorithm, ServerAlgorithm):
-        plain["algorithm"]["arguments"] = {name: _said(value) for name, value in hyper.items()}
     if result.certificate is not None:
         plain["certificate"] = dataclasses.asdict(result.certificate)
     arrays = {"messages": result.ledger.messages, "edges": result.graph["edges"]}
@@ -165,7 +162,7 @@ def _put_together(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Resul
         rounds=plain["rounds"],
         history=History(under("scalars"), under("per_agent")),
         ledger=Ledger(messages=arrays["messages"], received=arrays.get("received"), **plain["ledger"]),
-        algorithm=_algorithm(**plain["algorithm"]),
+        algorithm=read_algorithm(**plain["algorithm"]),
         names=tuple(plain["names"]),
         graph=plain["graph"] | {"edges": arrays["edges"], "positions": arrays.get("positions")},
         config=plain["config"],
@@ -188,7 +185,15 @@ def _said(value: Any) -> Any:
     return value if plain else float(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else {"said": shown(value)}
 
 
-def _algorithm(name: str, arguments: dict[str, Any]) -> Any:
+def plain_algorithm(algorithm: Any) -> dict[str, Any]:
+    """An algorithm's name and hyper-parameters, as `read_algorithm` takes them back."""
+    hyper = {field.name: getattr(algorithm, field.name) for field in dataclasses.fields(algorithm)}
+    if isinstance(algorithm, ServerAlgorithm):
+        hyper = {name: _said(value) for name, value in hyper.items()}
+    return {"name": type(algorithm).__name__, "arguments": hyper}
+
+
+def read_algorithm(name: str, arguments: dict[str, Any]) -> Any:
     """The algorithm of a stored result. One with a server is there to be looked at, not to be run again."""
     hyper = {key: PerAgent(np.asarray(value)) if isinstance(value, list) else value for key, value in arguments.items()}
     if hasattr(peer, name):
@@ -200,6 +205,6 @@ def _algorithm(name: str, arguments: dict[str, Any]) -> Any:
     return algorithm
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """What `json` does not know: NumPy and JAX numbers, per-agent hyper-parameters."""
     return np.asarray(value.values if isinstance(value, PerAgent) else value).tolist()

@@ -1,6 +1,7 @@
 """Problems that an experiment file can state: `[problem] kind = "…"`."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,14 +17,14 @@ from thalweg.problem import losses
 
 from . import records
 from .coupled import Allocation, Bids, NetworkUtility
-from .mistakes import Mistake, named, shown, wrong
-from .stated import ProblemTable, Stated
+from .mistakes import Mistake, missing, named, shown, wrong
+from .stated import Piece, ProblemTable, Stated
 
 
 class LinearModelTable(ProblemTable):
     """A linear model on examples with features and a label, fitted to the examples of all agents."""
 
-    data: str = Field(description='"heart_disease" or the path of a CSV file')
+    data: str | None = Field(None, description='"heart_disease" or the path of a CSV file')
     features: list[str] | None = Field(None, description="a list of column names of the CSV file")
     label: str | None = Field(None, description="a column name of the CSV file")
     agent: str | None = Field(None, description="the column of the CSV file that says whose record it is")
@@ -46,25 +47,75 @@ class LinearModelTable(ProblemTable):
     def build(self, base: Path, dtype: Any) -> Stated:
         data = self._records(base)
         self._check_labels(data)
+        model = self._model()
+        weights = self.weights if isinstance(self.weights, str) else np.asarray(self.weights)
+        return Stated(self._fitted(model, data, dtype, weights), lambda result: self._score(model, data, result))
+
+    def agent_names(self, base: Path) -> tuple[str, ...] | None:
+        return None if self.data is None else self._records(base).names
+
+    def piece(self, base: Path, dtype: Any, sites: Sequence[str], place: int, data: Path | None) -> Piece:
+        if data is None:
+            own = _part(self._records(base), sites, place)
+        else:
+            own = records.read_own(data, sites[place], place, **self._columns(), test=self.test, seed=self.split_seed)
+        self._check_labels(own)
+        model = self._model()
+        title, columns, row = self._scoring(model)
+        return Piece(
+            self._fitted(model, own, dtype, "examples"),
+            weight=self._weight(sites, place),
+            columns=own.features,
+            score=(lambda x: (title, columns, row(x, own, 0))) if len(own.test[0][1]) else None,
+        )
+
+    def form(self, base: Path, dtype: Any, sites: Sequence[str]) -> Piece:
+        features = self.features
+        if features is None:
+            if self.data is None:
+                raise missing(
+                    "problem.features", "a list of column names: the site that leads has no records to read them from"
+                )
+            features = self._records(base).features
+        nothing = (np.zeros((1, len(features))), np.zeros(1))
+        blank = FederatedData([nothing], [nothing], ("nobody",), tuple(features))
+        return Piece(self._fitted(self._model(), blank, dtype, "examples"), columns=blank.features)
+
+    def _weight(self, sites: Sequence[str], place: int) -> float | None:
+        if isinstance(self.weights, str):
+            return None if self.weights == "examples" else 1.0
+        if len(self.weights) != len(sites):
+            raise Mistake(f"problem.weights: got {len(self.weights)} numbers, expected one for each of {len(sites)} sites")
+        return float(self.weights[place])
+
+    def _model(self) -> Any:
+        return losses.linear_model(type(self).loss, self.fit_intercept)
+
+    def _fitted(self, model: Any, data: FederatedData, dtype: Any, weights: Any) -> problems.EmpiricalRisk:
         cast = lambda examples: tuple(np.asarray(part, dtype) for part in examples)
-        model = losses.linear_model(type(self).loss, self.fit_intercept)
-        problem = problems.EmpiricalRisk(
+        return problems.EmpiricalRisk(
             model,
             [cast(examples) for examples in data.train],
             model.start(data.d, dtype=dtype),
-            weights=self.weights if isinstance(self.weights, str) else np.asarray(self.weights),
+            weights=weights,
             batch_size=self.batch_size,
             regularizer=problems.elastic_net(self.l1, self.l2) if self.l1 or self.l2 else None,
             names=data.names,
         )
-        return Stated(problem, lambda result: self._score(model, data, result))
+
+    def _columns(self) -> dict[str, Any]:
+        return {"features": self.features, "label": self.label, "agent": self.agent, "scale": self.scale}
 
     def _records(self, base: Path) -> FederatedData:
+        if self.data is None:
+            raise missing(
+                "problem.data",
+                '"heart_disease" or the path of a CSV file; without it, every site has a file of its own: `thalweg join --data`',
+            )
         path = records.locate(self.data, base)
-        about_columns = {"features": self.features, "label": self.label, "agent": self.agent, "scale": self.scale}
         if path is not None:
-            return records.read_examples(path, **about_columns, test=self.test, seed=self.split_seed)
-        for key, value in about_columns.items():
+            return records.read_examples(path, **self._columns(), test=self.test, seed=self.split_seed)
+        for key, value in self._columns().items():
             if value is not None:
                 raise Mistake(
                     f"problem.{key}: got {shown(value)}, expected nothing: the records of {self.data!r} are ready as they are"
@@ -78,12 +129,19 @@ class LinearModelTable(ProblemTable):
         if not any(len(labels) for _, labels in data.test):
             return ()
         x = jax.tree.map(np.asarray, result.x)
-        rows = []
-        for name, train, (features, labels) in zip(data.names, data.train, data.test, strict=True):
+        title, columns, row = self._scoring(model)
+        rows = [row(x, data, i) for i in range(data.n)]
+        return (ReportTable(title, columns, rows, "The common model on records that it was not trained on."),)
+
+    def _scoring(self, model: Any) -> tuple[str, tuple[str, ...], Callable[[Any, FederatedData, int], tuple]]:
+        """Title, columns, and (x, data, agent) → row of the table of scores."""
+
+        def row(x: Any, data: FederatedData, i: int) -> tuple:
+            features, labels = data.test[i]
             score = self._measured(np.asarray(model.predict(x, features)), labels) if len(labels) else None
-            rows.append((name, len(train[1]), len(labels), score))
-        columns = ("agent", "training examples", "test examples", self.measure)
-        return (ReportTable("On held-out examples", columns, rows, "The common model on records that it was not trained on."),)
+            return data.names[i], len(data.train[i][1]), len(labels), score
+
+        return "On held-out examples", ("agent", "training examples", "test examples", self.measure), row
 
     def _measured(self, prediction: np.ndarray, labels: np.ndarray) -> float:
         return float(np.sqrt(np.mean((prediction - labels) ** 2)))
@@ -144,14 +202,35 @@ class Averaging(ProblemTable):
         return self
 
     def build(self, base: Path, dtype: Any) -> Stated:
-        values, names = self.values, None
-        if self.data is not None:
-            if (path := records.locate(self.data, base)) is None:
-                raise wrong("problem.data", self.data, "the path of a CSV file with one row per agent")
-            known, rows = records.columns(path)
-            values = records.numbers(path, rows, [records.column("column", self.column, known)])[:, 0]
-            names = None if self.agent is None else [row[records.column("agent", self.agent, known)] for row in rows]
+        values, names = self._measured(base)
         return Stated(problems.Measurements(np.asarray(values, dtype), noise=self.noise, names=names), lambda result: ())
+
+    def agent_names(self, base: Path) -> tuple[str, ...] | None:
+        values, names = self._measured(base)
+        return tuple(f"agent-{i}" for i in range(len(values))) if names is None else tuple(names)
+
+    def piece(self, base: Path, dtype: Any, sites: Sequence[str], place: int, data: Path | None) -> Piece:
+        values = self._measured(base)[0] if data is None else self._read(data, "--data")[0]
+        if len(values) != (len(sites) if data is None else 1):
+            expected = f"one for each of {len(sites)} sites" if data is None else f"the one of {sites[place]!r}"
+            raise Mistake(f"problem: got {len(values)} measurements, expected {expected}")
+        own = values[place if data is None else 0]
+        return Piece(problems.Measurements(np.asarray([own], dtype), noise=self.noise, names=[sites[place]]))
+
+    def _measured(self, base: Path) -> tuple[Sequence[float], list[str] | None]:
+        """(measurements, names)."""
+        if self.data is None:
+            return self.values, None
+        if (path := records.locate(self.data, base)) is None:
+            raise wrong("problem.data", self.data, "the path of a CSV file with one row per agent")
+        return self._read(path, "problem.data")
+
+    def _read(self, path: Path, where: str) -> tuple[Sequence[float], list[str] | None]:
+        if not path.is_file():
+            raise wrong(where, str(path), "a CSV file; there is none")
+        known, rows = records.columns(path)
+        values = records.numbers(path, rows, [records.column("column", self.column, known)])[:, 0]
+        return values, None if self.agent is None else [row[records.column("agent", self.agent, known)] for row in rows]
 
 
 KINDS: dict[str, type[ProblemTable]] = {
@@ -174,6 +253,43 @@ def build(table: ProblemTable, base: Path, dtype: Any) -> Stated:
     """
     try:
         return table.build(base, dtype)
+    except Mistake:
+        raise
+    except (ValueError, TypeError) as error:
+        raise named("problem", error) from error
+
+
+def piece(table: ProblemTable, base: Path, dtype: Any, sites: Sequence[str], place: int, data: Path | None) -> Piece:
+    """`table.piece`, whose errors name the table.
+
+    Raises:
+        Mistake: the piece cannot be stated.
+    """
+    try:
+        return table.piece(base, dtype, sites, place, data)
+    except Mistake:
+        raise
+    except (ValueError, TypeError) as error:
+        raise named("problem", error) from error
+
+
+def _part(data: FederatedData, sites: Sequence[str], place: int) -> FederatedData:
+    """The records of the agent at `place`, where sites stand in the order of the agents."""
+    if data.n != len(sites):
+        raise Mistake(f"deploy.sites: got {len(sites)} sites, expected one for each of the {data.n} agents of the data")
+    if set(data.names) == set(sites) and data.names != tuple(sites):
+        raise Mistake(f"deploy.sites: got {', '.join(sites)}, expected the order of the data: {', '.join(data.names)}")
+    return dataclasses.replace(data, train=[data.train[place]], test=[data.test[place]], names=(sites[place],))
+
+
+def form(table: ProblemTable, base: Path, dtype: Any, sites: Sequence[str]) -> Piece:
+    """`table.form`, whose errors name the table.
+
+    Raises:
+        Mistake: the form is not known.
+    """
+    try:
+        return table.form(base, dtype, sites)
     except Mistake:
         raise
     except (ValueError, TypeError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 from thalweg import data as shipped
 from thalweg.data import FederatedData
 
-from .mistakes import Mistake, missing, unknown_name, wrong
+from .mistakes import Mistake, missing, shown, unknown_name, wrong
 
 
 def data_sets() -> dict[str, Any]:
@@ -121,6 +121,61 @@ def read_examples(
     """
     known, rows = columns(path)
     label, agent = column("label", label, known), column("agent", agent, known)
+    features, x, y = _examples(path, known, rows, features, label, agent, scale)
+    owners = [row[agent] for row in rows]
+    names = tuple(dict.fromkeys(owners))
+    parts = []
+    for i, name in enumerate(names):
+        mine = np.flatnonzero([owner == name for owner in owners])
+        kept, held = _split(name, mine, test, [seed, i])
+        parts.append(((x[kept], y[kept]), (x[held], y[held])))
+    return FederatedData([train for train, _ in parts], [held for _, held in parts], names, features)
+
+
+def read_own(
+    path: Path,
+    name: str,
+    place: int,
+    *,
+    features: list[str] | None,
+    label: str | None,
+    agent: str | None,
+    scale: dict[str, list[float]] | None,
+    test: float,
+    seed: int,
+) -> FederatedData:
+    """The examples of a CSV file that all belong to the agent `name`, at `place` among all: split as `read_examples` would.
+
+    The column `agent` may be missing; where it is there, it must not name several.
+
+    Raises:
+        Mistake: as `read_examples`, and records of several agents.
+    """
+    if not path.is_file():
+        raise Mistake(f"--data: got {shown(str(path))}, expected a CSV file; there is none")
+    known, rows = columns(path)
+    label = column("label", label, known)
+    owners = {row[agent] for row in rows} if agent in known else set()
+    if len(owners) > 1:
+        raise Mistake(
+            f"--data: got records of {len(owners)} agents in {path.name} ({', '.join(sorted(owners)[:4])}), expected those of "
+            f"{name!r} alone"
+        )
+    features, x, y = _examples(path, known, rows, features, label, agent, scale)
+    kept, held = _split(name, np.arange(len(rows)), test, [seed, place])
+    return FederatedData([(x[kept], y[kept])], [(x[held], y[held])], (name,), features)
+
+
+def _examples(
+    path: Path,
+    known: list[str],
+    rows: list[dict[str, str]],
+    features: list[str] | None,
+    label: str,
+    agent: str | None,
+    scale: dict[str, list[float]] | None,
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """(names of features, features `[m, d]`, labels `[m]`)."""
     if features is None:
         features = [name for name in known if name not in (label, agent)]
     features = [column("features", name, known) for name in features]
@@ -130,16 +185,15 @@ def read_examples(
         if len(pair) != 2 or not pair[1] > 0:
             raise wrong(f"problem.scale.{name}", pair, "[centre, scale] with a scale above 0")
         x[:, j] = (x[:, j] - pair[0]) / pair[1]
-    owners = [row[agent] for row in rows]
-    names = tuple(dict.fromkeys(owners))
-    parts = []
-    for i, name in enumerate(names):
-        mine = np.flatnonzero([owner == name for owner in owners])
-        held = np.random.default_rng([seed, i]).permutation(mine)[: round(test * len(mine))]
-        kept = np.setdiff1d(mine, held)
-        if not kept.size:
-            raise Mistake(
-                f"problem.test: got {test}, which leaves {name!r} no training example of {len(mine)}; use a smaller share"
-            )
-        parts.append(tuple((x[which], y[which]) for which in (kept, np.sort(held))))
-    return FederatedData([train for train, _ in parts], [held for _, held in parts], names, tuple(features))
+    return tuple(features), x, y
+
+
+def _split(name: str, mine: np.ndarray, test: float, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, held out) of an agent's records, both in order."""
+    held = np.random.default_rng(seed).permutation(mine)[: round(test * len(mine))]
+    kept = np.setdiff1d(mine, held)
+    if not kept.size:
+        raise Mistake(
+            f"problem.test: got {test}, which leaves {name!r} no training example of {len(mine)}; use a smaller share"
+        )
+    return kept, np.sort(held)

@@ -66,11 +66,24 @@ def charts(result: "Result") -> tuple[Chart, ...]:
     shown = [Chart("Distance from the solution", solution).trimmed()]
     if not np.any(np.isfinite(column("gap"))):
         shown.insert(0, Chart("Objective", (Line("objective", column("objective")),), log=False))
-    if has_server(result):
+    if "objective" not in result.history.scalars and "own_loss" in result.history.agents:
+        shown.insert(0, _own_losses(result))  # of sites, which know how far they are apart at the end alone
+    elif has_server(result):
         shown += _served(result, column)
     else:
         shown.append(Chart("Disagreement between agents", tuple(agreement)))
     return tuple(chart for chart in shown if chart.drawable)
+
+
+def _own_losses(result: "Result") -> Chart:
+    """Of sites that tell their own losses, and of which nobody knows the objective."""
+    rows = np.ma.masked_invalid(np.asarray(result.history.agents["own_loss"], float))
+    lines = (
+        Line("mean", rows.mean(1).filled(np.nan), BLUE, SOLID),
+        Line("highest", rows.max(1).filled(np.nan), VERMILLION, DASHED),
+        Line("lowest", rows.min(1).filled(np.nan), GREEN, DOTTED),
+    )
+    return Chart("Sites' own losses", lines, log=False)
 
 
 def _served(result: "Result", column) -> list[Chart]:

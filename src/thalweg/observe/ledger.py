@@ -15,7 +15,7 @@ class Ledger:
         header_bytes: fixed-size headers of one message (round, epoch, sequence, stop flags; one per phase), counted apart.
         report_bytes: what the agents reported to the experiment (`report=`), all together.
         seconds: wall-clock time of the rounds, compilation apart.
-        compile_seconds: time of the first call, which compiles.
+        compile_seconds: time of the first call, which compiles; NaN of sites, whose seconds have it, and waiting, in them.
         epsilon, delta: of a run with a privacy budget: ε spent at each record of the history `[records]`, at this δ; else None.
         received, received_bytes: of a server's clients: messages received `[n]`, and the payload of one; else None and 0.
     """

@@ -116,7 +116,9 @@ def _measures(result: "Result") -> str:
         shown.append(("received in all", received, f"from the {server(result)}"))
         if last.get("clock", 0) > 0:
             shown.append(("simulated time", f"{number(last['clock'], 3)} s", ""))
-    shown.append(("time", f"{ledger.seconds:.3g} s", f"and {ledger.compile_seconds:.2g} s to compile"))
+    compiled = f"and {ledger.compile_seconds:.2g} s to compile"
+    known = np.isfinite(ledger.compile_seconds)
+    shown.append(("time", f"{ledger.seconds:.3g} s", compiled if known else "waiting and compiling included"))
     small = lambda note: f"<small>{html.escape(note)}</small>" if note else ""
     return "\n".join(
         f"<div><dt>{html.escape(label)}</dt><dd>{markup(value)}{small(note)}</dd></div>" for label, value, note in shown

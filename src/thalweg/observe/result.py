@@ -88,7 +88,7 @@ class Result:
         if self.price is not None:
             shown = ", ".join(f"{value:.6g}" for value in self.price[:6])
             lines.append(("price", shown + (f", … ({len(self.price)} rows)" if len(self.price) > 6 else "")))
-            lines.append(("certificate", str(self.certificate)))
+            lines += [] if self.certificate is None else [("certificate", str(self.certificate))]
         lines += [(name, show(name)) for name in evaluated(self) if name in last]
         lines += extremes(self) + group_lines(self)
         sent, n = self.ledger.bytes, members(self)
@@ -112,7 +112,8 @@ class Result:
         lines += [(name, self.config[name]) for name in ("aggregate", "adversary") if name in self.config]
         speed = self.rounds / self.ledger.seconds if self.ledger.seconds > 0 else float("inf")
         seconds, compiling = self.ledger.seconds, self.ledger.compile_seconds
-        lines.append(("time", f"{seconds:.2f} s ({speed:,.0f} rounds/s), compiled in {compiling:.1f} s"))
+        compiled = f", compiled in {compiling:.1f} s" if np.isfinite(compiling) else ", waiting and compiling included"
+        lines.append(("time", f"{seconds:.2f} s ({speed:,.0f} rounds/s){compiled}"))
         lines += [("warning", text) for text in self.warnings]
         if self.outcome.remedy:
             lines.append(("remedy", self.outcome.remedy))
