@@ -8,6 +8,7 @@ from . import (
     cohort,
     coupling,
     data,
+    deploy,
     engine,
     fleet,
     message,
