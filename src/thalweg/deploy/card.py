@@ -57,7 +57,7 @@ def read_card(told: Any) -> Card:
     card = Card(**told)
     try:
         good = _is_card(card)
-    except (OverflowError, AttributeError, KeyError) as error:
+    except OverflowError as error:
         raise ValueError(told) from error
     if not good:
         raise ValueError(told)
@@ -67,14 +67,18 @@ def read_card(told: Any) -> Card:
 def _is_card(card: Card) -> bool:
     number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
     if card.survey is not None:
-        _survey_of(card)
+        fields = {field.name for field in dataclasses.fields(Survey)}
+        if not (isinstance(card.survey, dict) and card.survey.keys() == fields):
+            return False
+        if not all(isinstance(part, dict) for part in card.survey.values()):
+            return False
+        _survey_of(card)  # raises where there are no numbers
     return (
         # Texts are shown to people, and sent back to whoever is refused.
         all(isinstance(text, str) and text.isprintable() for text in (card.name, card.run, card.layout))
         and all(value is None or number(value) for value in (card.smoothness, card.strong_convexity))
         and (isinstance(card.examples, int) and number(card.examples) and 0 < card.examples < 2**31)
         and (number(card.weight) and 0 <= card.weight < math.inf)
-        and (card.survey is None or isinstance(card.survey, dict))
         and (isinstance(card.columns, list) and all(isinstance(text, str) and text.isprintable() for text in card.columns))
     )
 
