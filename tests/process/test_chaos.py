@@ -89,19 +89,20 @@ class Run:
 
 
 def at_the_optimum(answers, n, tolerance=1e-8):
+    print({name: (answer["epochs"], answer["rounds"], answer["reason"], answer["x"]) for name, answer in answers.items()})
     x = lived.problem(n)[2]
     for name, answer in answers.items():
         assert answer["outcome"] == "round limit", (name, answer)
         np.testing.assert_allclose(answer["x"], x, atol=tolerance)
 
 
-@pytest.mark.parametrize(("kind", "n"), [("peer", 8), ("server", 7)])
-def test_random_kills_and_pauses_for_two_minutes(kind, n, tmp_path):
+@pytest.mark.parametrize(("kind", "n", "seconds"), [("peer", 4, 30), ("server", 3, 30), ("peer", 8, 120), ("server", 7, 120)])
+def test_random_kills_and_pauses(kind, n, seconds, tmp_path):
     """Of any site, the server too, at any moment."""
     chance, killed, paused = random.Random(0), 0, 0
-    with Run(tmp_path, kind, n, rounds=16_000, pace=0.01) as run:
+    with Run(tmp_path, kind, n, rounds=130 * seconds, pace=0.01) as run:
         run.under_way()
-        end = time.monotonic() + 120
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(chance.uniform(2, 6))
             name = chance.choice(run.names)
@@ -118,8 +119,7 @@ def test_random_kills_and_pauses_for_two_minutes(kind, n, tmp_path):
                 run.processes[name].send_signal(signal.SIGCONT)
                 paused += 1
         answers = run.answers(400)
-    assert killed >= 4
-    assert paused >= 4
+    assert min(killed, paused) >= seconds // 30
     at_the_optimum(answers, n)
     if kind == "peer":
         assert max(answer["epochs"] for answer in answers.values()) > 2
