@@ -294,7 +294,10 @@ def test_ports_and_routers(place):
         taken.listen()
         assert f"the port of tls/127.0.0.1:{port} is taken" in refused(*join())
     (nobody,) = free_ports(1)
-    assert "nothing listens there" in refused(*join("a", "--connect", f"tls/127.0.0.1:{nobody}"))
+    text = (place / "long.toml").read_text().partition("[deploy.sites]")[0]
+    (place / "long.toml").write_text(f'{text}sites = ["a", "b"]\nrouter = "tls/127.0.0.1:{nobody}"\n')
+    assert "no way to the router" in (line := refused(*join()))
+    assert "nothing listens there" in line
     assert "expected a port" in refused(*join("a", "--metrics", "http"))
 
 
