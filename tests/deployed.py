@@ -38,7 +38,7 @@ class Mortal:
 
 def names(n):
     """Of sites."""
-    return [f"site {i}" for i in range(n)]
+    return [f"site-{i}" for i in range(n)]
 
 
 def live_together(posts, make, seconds=240):

@@ -8,6 +8,7 @@ from . import (
     cohort,
     coupling,
     data,
+    deploy,
     engine,
     fleet,
     message,
@@ -24,7 +25,7 @@ from .algorithm import price, server
 from .algorithm.peer import *
 from .algorithm.price import *
 from .algorithm.server import *
-from .engine import Debug, EventDriven, RoleFailure, Sharded, Simulated, Stop, WarmStart, solve
+from .engine import Debug, EventDriven, Hosts, RoleFailure, Sharded, Simulated, Stop, WarmStart, distribute, solve
 from .fleet import Fleet
 from .network import Network
 from .observe import Comparison, History, Ledger, Outcome, Result, compare, trackers

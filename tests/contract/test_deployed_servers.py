@@ -102,7 +102,7 @@ def test_a_server_that_does_not_wait_gives_the_numbers_of_the_virtual_clock_for_
     fleet = tw.Fleet(exports.N, seconds_per_step=seconds)
     algorithm = tw.FedAvg(tw.LocalSGD(0.1, steps=1, batch_size=2))
     simulated = tw.solve(whole, algorithm, rounds=9, engine=engine, fleet=fleet, deterministic=True)
-    order = [f"site {i}" for i in arrivals(seconds, 27)]
+    order = [f"site-{i}" for i in arrivals(seconds, 27)]
     assert len(set(order)) == exports.N
     server, _ = run_federation(
         own, algorithm, rounds=9, engine=engine, deterministic=True, of_server=lambda post: Ordered(post, order)

@@ -1,10 +1,13 @@
-"""Laws of the wire: what is written is read; whatever else arrives is a letter or is rejected, and nothing breaks."""
+"""Laws of the wire: what is written is read; whatever else arrives is a letter or is rejected, and nothing breaks.
+
+`tests/fuzz.py` searches further, by a fuzzer that is guided by coverage.
+"""
 
 import random
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thalweg.deploy import frame, keys
@@ -85,6 +88,7 @@ def test_letters_arrive_as_they_were_sent_and_once(ends, letter):
     assert ends.take(data) is Reason.REPLAYED
 
 
+@settings(max_examples=500)
 @given(LETTERS, st.data())
 def test_a_flipped_bit_is_rejected(ends, letter, data):
     sealed = bytearray(ends.to_b.seal(What.LETTER, letter))
@@ -100,6 +104,7 @@ def test_the_wrong_receiver_rejects(ends, letter):
         ends.to_b.unseal(frame.read(sealed, MOST), sealed)
 
 
+@settings(max_examples=1500)
 @given(ANYTHING)
 def test_anything_is_rejected(ends, data):
     assert isinstance(ends.take(data), Reason)
@@ -149,20 +154,3 @@ def check_mutations(ends, count, seed):
 
 def test_mutations_are_rejected(ends):
     check_mutations(ends, 5_000, seed=0)
-
-
-@pytest.mark.slow
-def test_a_million_inputs(ends):
-    """500,000 mutations of good frames and 500,000 of bytes that hypothesis thinks of."""
-    check_mutations(ends, 500_000, seed=1)
-    seen = 0
-
-    @settings(max_examples=500_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(ANYTHING)
-    def anything(data):
-        nonlocal seen
-        seen += 1
-        assert isinstance(ends.take(data), Reason)
-
-    anything()
-    assert seen >= 490_000

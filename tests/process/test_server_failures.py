@@ -93,7 +93,7 @@ def test_too_few_clients_end_the_run_and_it_can_be_resumed(tmp_path):
         thread.join(60)
     assert time.monotonic() - began < 20
     assert answers[SERVER].outcome is Outcome.TOO_FEW_AGENTS
-    assert "site 2, site 3" in answers[SERVER].reason
+    assert "site-2, site-3" in answers[SERVER].reason
 
 
 def test_a_client_that_does_not_answer_is_left_out_and_taken_back():

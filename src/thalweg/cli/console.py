@@ -95,8 +95,6 @@ def _cells(column: list[Any]) -> list[str]:
 
 def show_result(result: "Result", tables: Iterable["Table"], folder: "RunFolder") -> None:
     """A finished or interrupted run: summary, tables, where the rest is; ends with the exit code that fits its outcome."""
-    from thalweg.observe import Outcome
-
     grid = RichTable.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
@@ -106,10 +104,20 @@ def show_result(result: "Result", tables: Iterable["Table"], folder: "RunFolder"
     for table in tables:
         show_table(table)
     OUT.print(f"report: {folder.report}", soft_wrap=True, markup=False)
+    code = outcome_code(result)
+    if code == INTERRUPTED:
+        fail(f"{result.reason}; `thalweg resume {folder}` continues it", code)
+    if code == BROKEN:
+        fail(f"{result.outcome.value}: {result.reason}", code)
+
+
+def outcome_code(result: "Result") -> int:
+    """The exit code that fits how a run ended."""
+    from thalweg.observe import Outcome
+
     if result.outcome is Outcome.INTERRUPTED:
-        fail(f"{result.reason}; `thalweg resume {folder}` continues it", INTERRUPTED)
-    if result.outcome in (Outcome.DIVERGED, Outcome.NOT_FINITE):
-        fail(f"{result.outcome.value}: {result.reason}", BROKEN)
+        return INTERRUPTED
+    return BROKEN if result.outcome in (Outcome.DIVERGED, Outcome.NOT_FINITE) else 0
 
 
 def watching() -> Callable[[int, "History"], None] | None:

@@ -6,6 +6,8 @@ Everything here is public: it goes to every site. No record is in it.
 import copy
 import dataclasses
 import functools
+import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +46,65 @@ class Card:
     strong_convexity: float | None = None
     survey: dict[str, Any] | None = None
     columns: list[str] = dataclasses.field(default_factory=list)
+
+
+def read_card(told: Any) -> Card:
+    """A card that came over the wire as JSON.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    card = Card(**told)
+    try:
+        good = _is_card(card)
+    except OverflowError as error:
+        raise ValueError(told) from error
+    if not good:
+        raise ValueError(told)
+    return card
+
+
+def _is_card(card: Card) -> bool:
+    number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if card.survey is not None:
+        fields = {field.name for field in dataclasses.fields(Survey)}
+        if not (isinstance(card.survey, dict) and card.survey.keys() == fields):
+            return False
+        if not all(isinstance(part, dict) for part in card.survey.values()):
+            return False
+        _survey_of(card)  # raises where there are no numbers
+    return (
+        # Texts are shown to people, and sent back to whoever is refused.
+        all(isinstance(text, str) and text.isprintable() for text in (card.name, card.run, card.layout))
+        and all(value is None or number(value) for value in (card.smoothness, card.strong_convexity))
+        and (isinstance(card.examples, int) and number(card.examples) and 0 < card.examples < 2**31)
+        and (number(card.weight) and 0 <= card.weight < math.inf)
+        and (isinstance(card.columns, list) and all(isinstance(text, str) and text.isprintable() for text in card.columns))
+    )
+
+
+def read_json(body: bytes | memoryview) -> Any:
+    """What came over the wire as JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(bytes(body))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def read_cards(body: bytes | memoryview, sites: Sequence[str]) -> list[Card]:
+    """The cards of all sites, in order.
+
+    Raises:
+        ValueError, TypeError: that is not what the body holds.
+    """
+    cards = list(map(read_card, read_json(body)))
+    if [card.name for card in cards] != list(sites):
+        raise ValueError(cards)
+    return cards
 
 
 def card_of(

@@ -16,7 +16,7 @@ from thalweg.message.payload import unpack
 from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
-from .card import Card, among, card_of
+from .card import Card, among, card_of, read_cards
 from .compiled import plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
@@ -121,8 +121,7 @@ class Client:
             elif letter.kind is Kind.REFUSED:
                 raise Refused(f"{letter.sender!r} refused: {bytes(letter.body).decode(errors='replace')}")
             elif letter.kind is Kind.START:
-                self._sit([Card(**card) for card in json.loads(bytes(letter.body))])
-                self._epoch = max(self._epoch, letter.epoch)
+                self._start(letter)
             elif self._rounds is None or letter.epoch < self._epoch:
                 self.post.rejected["stale"] += 1
             elif letter.kind is Kind.MESSAGE:
@@ -134,6 +133,16 @@ class Client:
     def _join(self) -> None:
         body = json.dumps({"life": self._life, "card": dataclasses.asdict(self.card)}).encode()
         self.post.send(self.server, Letter(Kind.JOIN, body=body))
+
+    def _start(self, letter: Letter) -> None:
+        """Who takes part."""
+        try:
+            cards = read_cards(letter.body, self.sites)
+        except (ValueError, TypeError):
+            self.post.rejected["malformed"] += 1
+            return
+        self._sit(cards)
+        self._epoch = max(self._epoch, letter.epoch)
 
     def _sit(self, cards: Sequence[Card]) -> None:
         """Take this client's place, once all are known."""

@@ -106,6 +106,14 @@ class Identity:
         encoding = require("cryptography.hazmat.primitives.serialization", "net").Encoding
         return cls(owner, role, folder, certificate.public_bytes(encoding.DER), key, authority)
 
+    def expired(self) -> list[str]:
+        """What is wrong with the certificate by now: one line, or none."""
+        try:
+            self.authority.check(parse_certificate(self.certificate))
+        except ValueError as error:
+            return [f"site {self.name!r}: {error}"]
+        return []
+
     def sign(self, text: bytes) -> bytes:
         """A signature that `signed` accepts together with this certificate."""
         ec, hashes = _primitives("asymmetric.ec"), _primitives("hashes")

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from .card import Card, misfit
+from .card import Card, misfit, read_card, read_cards, read_json
 from .post import Kind, Letter, Post
 
 # Seconds until a proposal that was not answered is made again.
@@ -107,7 +107,7 @@ class Membership:
             return self._heard(letter)
         except Refused:
             raise
-        except (ValueError, TypeError, KeyError):  # what JSON or a card cannot be made of
+        except (ValueError, TypeError, KeyError):  # what JSON, a card or names cannot be made of
             self._post.rejected["malformed"] += 1
             return None
 
@@ -117,26 +117,25 @@ class Membership:
             return None
         self._silent.discard(letter.sender)
         if letter.kind is Kind.JOIN:
-            told = json.loads(bytes(letter.body))
-            own, *others = (Card(**card) for card in told["cards"])
-            if own.name != letter.sender:
-                raise ValueError(own.name)
+            told = read_json(letter.body)
+            own, *others = map(read_card, told["cards"])
+            if own.name != letter.sender or not isinstance(told["life"], str):
+                raise ValueError(told)
             self._highest = max(self._highest, letter.epoch - 1)  # of an epoch n, n + 1 is written: 0 is before the first
             if self._lives.setdefault(own.name, told["life"]) != told["life"]:
                 # It died and came back before its absence was seen: it knows nothing of this epoch, and nobody has greeted it.
                 self._lives[own.name], self._reborn, self._met = told["life"], True, self._met - {own.name}
             self._welcome(own)
-            self.cards |= {card.name: card for card in others if card.name not in self.cards}
+            self.cards |= {card.name: card for card in others if card.name in self._sites and card.name not in self.cards}
         elif letter.kind is Kind.SEES:
-            self._sees[letter.sender] = frozenset(json.loads(bytes(letter.body)))
+            self._sees[letter.sender] = self._names(letter)
         elif letter.kind is Kind.VIEW:
             self._join_view(letter)
         elif letter.kind is Kind.READY and self._view is not None and letter.epoch == self._view[0]:
             self._ready[letter.sender] = letter.round
-            self._sees[letter.sender] = frozenset(json.loads(bytes(letter.body)))
+            self._sees[letter.sender] = self._names(letter)
         elif letter.kind is Kind.START and self._view is not None and self._view[:2] == (letter.epoch, letter.sender):
-            cards = [Card(**card) for card in json.loads(bytes(letter.body))]
-            self.cards = {card.name: card for card in cards}
+            self.cards = {card.name: card for card in read_cards(letter.body, self._sites)}
             return self._begun(letter.round)
         elif letter.kind is Kind.REFUSED and self.epoch < 0:
             raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")
@@ -239,7 +238,7 @@ class Membership:
         return self._begun(first)
 
     def _join_view(self, letter: Letter) -> None:
-        members = frozenset(json.loads(bytes(letter.body)))
+        members = self._names(letter)
         better = self._view is None or (letter.epoch, -self._place(letter.sender)) > (
             self._view[0],
             -self._place(self._view[1]),
@@ -259,6 +258,13 @@ class Membership:
         self.epoch, _, self.members = self._view
         self._view, self._ready, self._reborn = None, {}, False
         return Epoch(self.epoch, first, self.members, tuple(self.cards[site] for site in self._sites))
+
+    def _names(self, letter: Letter) -> frozenset[str]:
+        """Sites that a letter names."""
+        told = read_json(letter.body)
+        if not isinstance(told, list) or not frozenset(told) <= frozenset(self._sites):
+            raise ValueError(told)
+        return frozenset(told)
 
     def _seen(self) -> bytes:
         return json.dumps(sorted(self._post.present())).encode()

@@ -1,9 +1,8 @@
 """Whom a server knows: which clients there are, which have joined, and which can be waited for."""
 
-import json
 from collections.abc import Sequence
 
-from .card import Card, misfit
+from .card import Card, misfit, read_card, read_json
 from .membership import Refused
 from .post import Kind, Letter, Post
 
@@ -58,8 +57,8 @@ class Roster:
         if letter.kind is not Kind.JOIN:
             return letter
         try:
-            told = json.loads(bytes(letter.body))
-            card, life = Card(**told["card"]), str(told["life"])
+            told = read_json(letter.body)
+            card, life = read_card(told["card"]), str(told["life"])
             if card.name != letter.sender:
                 raise ValueError(card.name)
         except (ValueError, TypeError, KeyError):  # what JSON or a card cannot be made of

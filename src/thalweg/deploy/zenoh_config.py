@@ -12,7 +12,6 @@ routers alike. Routers may pass on everything of a run; that they alter nothing 
 
 import base64
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,9 +25,8 @@ PREFIX = "thalweg"
 # Bytes of the largest body, where nothing else is said.
 MOST = 2**28
 _ENDPOINT = re.compile(r"(tls|tcp)/(\[[0-9a-fA-F:]+\]|[^/:\s]+):(\d{1,5})")
-# Threads of Zenoh's in each process: one pool of two. Its own choice is five pools of six, with which a round of 8 sites on 2 cores
-# takes a third longer.
-RUNTIME = "(rx: (handover: app), tx: (handover: app), acc: (handover: app), net: (handover: app), app: (worker_threads: 2))"
+# Seconds for a connection to be made, of several round trips each: more than the time-out of silence.
+OPENING = 5.0
 
 
 class Credentials(NamedTuple):
@@ -146,8 +144,8 @@ def settings(
         "connect/retry": {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2},
         "scouting/multicast/enabled": False,
         "open/return_conditions": {"connect_scouted": False, "declares": True},
-        "transport/unicast/open_timeout": milliseconds,
-        "transport/unicast/accept_timeout": milliseconds,
+        "transport/unicast/open_timeout": int(1000 * max(timeout, OPENING)),
+        "transport/unicast/accept_timeout": int(1000 * max(timeout, OPENING)),
         "transport/link/tx/lease": milliseconds,
         # A letter that does not get out holds up its sender no longer than that.
         "transport/link/tx/queue/congestion_control/block/wait_before_close": 1000 * milliseconds,
@@ -177,8 +175,6 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
 
 def config(flat: dict[str, Any]) -> Any:
     """A `zenoh.Config`."""
-    # Read once, when the first session of a process is opened.
-    os.environ.setdefault("ZENOH_RUNTIME", RUNTIME)
     return require("zenoh", "net").Config.from_json5(json.dumps(nested(flat)))
 
 

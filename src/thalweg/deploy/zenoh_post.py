@@ -138,11 +138,13 @@ class ZenohPost(Post):
         return self._circle.present
 
     def troubles(self) -> list[str]:
-        """Of the endpoints to connect to, those that cannot be reached, each with the reason and the remedy in one line.
+        """What may keep others away, each with the reason and the remedy in one line: an endpoint cannot be reached, or this site's
+        certificate has expired.
 
-        Tries each of them, for up to `timeout` seconds; for when a site is waited for in vain.
+        Tries each endpoint to connect to, for up to `timeout` seconds; for when a site is waited for in vain.
         """
-        return [trouble for end in self._connect if (trouble := probe(end, self._identity, self.timeout)) is not None]
+        own = [] if self._identity is None else self._identity.expired()
+        return own + [trouble for end in self._connect if (trouble := probe(end, self._identity, self.timeout)) is not None]
 
     def close(self) -> None:
         _OPEN.discard(self)

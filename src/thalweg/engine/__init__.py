@@ -1,9 +1,23 @@
 """Engines: where agents live, the order of a round, keys, failures, clocks."""
 
 from .debug import Debug, RoleFailure
-from .simulated import EventDriven, Sharded, Simulated
+from .distribute import distribute
+from .hosts import Hosts
+from .sharded import Sharded
+from .simulated import EventDriven, Simulated
 from .solve import solve
 from .stop import Stop
 from .warm import WarmStart
 
-__all__ = ["Debug", "EventDriven", "RoleFailure", "Sharded", "Simulated", "Stop", "WarmStart", "solve"]
+__all__ = [
+    "Debug",
+    "EventDriven",
+    "Hosts",
+    "RoleFailure",
+    "Sharded",
+    "Simulated",
+    "Stop",
+    "WarmStart",
+    "distribute",
+    "solve",
+]

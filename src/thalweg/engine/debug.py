@@ -18,6 +18,7 @@ from thalweg.problem.coupling import Coupling
 from . import loop
 from .executor import Vectorised, weighted
 from .fence import isolate
+from .hosts import Hosts
 
 # What is done for the history alone: no role of the algorithm, and the driver looks at its results.
 MEASURING = ("estimate", "measure", "squares")
@@ -161,6 +162,8 @@ class Debug(eqx.Module):
 class ByHand:
     """One run, round by round from Python. `executor.wire` has the bytes that were really packed."""
 
+    hosts = Hosts()
+
     def __init__(self, name: str, executor: Any, deterministic: bool):
         self.name, self.executor, self.deterministic = name, executor, deterministic
 
@@ -181,6 +184,10 @@ class ByHand:
         store = getattr(getattr(local, "records", None), "store", None)
         if store is not None:  # records on disk keep a journal of what might be undone
             store.commit(k)
+
+    def whole(self, local):
+        """`local` where the host can read it."""
+        return local
 
     def shared_answer(self, e, shared):
         """`[d]` the answer of a run with a server."""

@@ -75,13 +75,19 @@ def drive(
 
     What `stop` wants judged on the host is judged at every record, so that the end does not depend on chunks.
     """
-    length, saved = 1, time.monotonic()
+    hosts, length, saved = run.engine.hosts, 1, time.monotonic()
     start = time.monotonic()
     jax.block_until_ready(run.engine.advance(run.experiment, run.rules, run.local, run.shared, run.round))  # compiles
     run.compile_seconds += time.monotonic() - start
     with _interrupts() as interrupted:
         while run.round < rounds and not bool(run.shared.done):
-            if interrupted.is_set():
+            due = folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
+            heard = hosts.told([length, due, interrupted.is_set()])  # clocks differ: process 0's rules, and anybody's Ctrl-C
+            length, due = int(heard[0, 0]), bool(heard[0, 1])
+            if due:
+                _save(run, folder, meta, tabulate)
+                saved = time.monotonic()
+            if heard[:, 2].any():
                 _save(run, folder, meta, tabulate)
                 return Outcome.INTERRUPTED, f"stopped by hand after round {run.round}"
             start, before = time.monotonic(), run.round
@@ -110,9 +116,6 @@ def drive(
             if limited(stop) and (verdict := judge(stop, run.history)) is not None:
                 _save(run, folder, meta, tabulate)
                 return verdict
-            if folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(run, folder, meta, tabulate)
-                saved = time.monotonic()
     _save(run, folder, meta, tabulate)
     if bool(run.shared.done):
         return Outcome.CONVERGED, f"no more progress and in agreement at round {run.round}"
@@ -192,7 +195,7 @@ def _first_failure(run: Run, k: int) -> RoleFailure | None:
     if run.experiment.problem.pieces is None:  # nobody holds the data of all
         return None
     try:
-        Debug().open().advance(run.experiment, run.rules, run.local, run.shared, k + 1)
+        Debug().open().advance(run.experiment, run.rules, run.engine.whole(run.local), run.shared, k + 1)
     except RoleFailure as failure:
         return failure
     return None
@@ -209,7 +212,8 @@ def _save(run: Run, folder: Path | None, meta: dict[str, Any], tabulate: Any) ->
     columns = {f"scalars/{name}": column for name, column in run.history.scalars.items()}
     columns |= {f"agents/{name}": column for name, column in run.history.agents.items()}
     state = {"round": run.round, "messages": tabulate.counters, "seconds": run.seconds, "compile_seconds": run.compile_seconds}
-    checkpoint.save(folder, (run.local, run.shared), meta | state, columns)
+    local, hosts = run.engine.whole(run.local), run.engine.hosts
+    hosts.together(lambda: hosts.leads and checkpoint.save(folder, (local, run.shared), meta | state, columns))
     run.engine.committed(run.local, run.round)
 
 

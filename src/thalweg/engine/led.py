@@ -206,6 +206,7 @@ def conduct(
         link=f"{program.uplink!r} {program.downlink!r} {setup.digest_of((program.uplink, program.downlink))}",
         aggregate=f"{asked.aggregate!r} {asked.adversary!r} {setup.digest_of((asked.aggregate, asked.adversary))}",
     )  # fmt: skip
+    engine.hosts.check_alike(identity | setup.length(rounds, goal, asked.stop, asked.checkpoint, asked.resume))
     began = time.monotonic()
     local, shared = engine.begin(program, rules)
     if asked.start is not None:

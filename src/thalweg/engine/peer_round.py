@@ -108,8 +108,14 @@ def peer_round(executor, e: Experiment, agents: Agents, k) -> tuple[Agents, Info
     for index in range(len(e.algorithm.phases)):
         gone = depart(executor, e, agents, k, index)
         executor.post(*gone.wire)
-        agents, info = arrive(executor, e, agents, gone, k, index, executor.everyone)
+        agents, info = arrive(executor, e, agents, gone, k, index, lambda sent: from_neighbours(executor, e, sent))
     return agents, info
+
+
+def from_neighbours(executor, e: Experiment, tree: Any) -> Any:
+    """What these agents send → the same of all that `e.world.neighbours` points to."""
+    route = e.world.route
+    return executor.everyone(tree) if route is None else route.heard(tree, executor.axis)
 
 
 def depart(executor, e: Experiment, agents: Agents, k, index: int) -> Gone:
@@ -265,18 +271,17 @@ def _exchange(executor, e: Experiment, mail, sent, weather: Conditions, k, hear)
     mail, inbox = dict(mail), {}
     kinds = {field: WEIGHTED.get(type(e.algorithm.combine[field])) for field in sent}
     sent = sent | executor.settle({field: own for field, own in sent.items() if kinds[field] not in world.dense})
+    heard = hear(sent)
     for field, own in sent.items():
         rule, kind = e.algorithm.combine[field], kinds[field]
         if kind in world.dense:
-            inbox[field] = jax.tree.map(lambda leaf, kind=kind: _dense(world.dense[kind], leaf), hear({field: own})[field])
+            inbox[field] = jax.tree.map(lambda leaf, kind=kind: _dense(world.dense[kind], leaf), heard[field])
             continue
         shared = {"arrived": weather.arrived}
         if kind:
             shared["weights"] = of_phase(world.weights[kind], weather.phase)
             shared["self_weight"] = of_phase(world.self_weights[kind], weather.phase)
-        values, shared["fresh"], shared["stamped"] = _slots(
-            executor, e, mail, field, rule, hear({field: own})[field], shared, weather, k
-        )
+        values, shared["fresh"], shared["stamped"] = _slots(executor, e, mail, field, rule, heard[field], shared, weather, k)
 
         def one(own, values, shared, rule=rule):
             return combine_field(rule, own, values, {**shared, "changing": changing}, e.mixer if type(rule) is Mix else None)

@@ -13,7 +13,7 @@ from thalweg.algorithm.step import PerAgent
 from .epoch import Earlier
 from .loop import Program, Rules, Shared
 from .metrics import AgreementGauge, PeerGauge, estimates
-from .peer_round import Agents, Experiment, init_agents, peer_round
+from .peer_round import Agents, Experiment, from_neighbours, init_agents, peer_round
 from .stop import Flags, exchange_flags, first_flags, told
 from .weather import conditions, first_weather
 
@@ -59,7 +59,7 @@ class Peers(Experiment, Program):
     def one_round(self, executor, rules: Rules, local: Local, shared: Shared, k) -> tuple[Local, Shared, Any]:
         """One round, with the distributed stop rule beside it."""
         agents, info = peer_round(executor, self, local.agents, k)
-        headers = executor.everyone(told(local.flags)) if isinstance(local.flags, Flags) else ()
+        headers = from_neighbours(executor, self, told(local.flags)) if isinstance(local.flags, Flags) else ()
         agents, flags = self.agree(executor, rules, local, agents, headers, k)
         return Local(agents, local.previous, flags), shared, reported(executor, rules, info)
 

@@ -18,7 +18,8 @@ from .debug import ByHand
 from .hosted import Hosted, HostedServer
 from .sequential import Sequential
 from .server import ServerProgram
-from .simulated import EventDriven, Sharded, Simulated
+from .sharded import Sharded
+from .simulated import EventDriven, Simulated
 from .walk import equations
 
 PLANS = {
@@ -39,7 +40,7 @@ def planned(engine: Any, program: ServerProgram, folder: Path | None = None) -> 
     if isinstance(engine, Sharded):
         devices = len(jax.devices()) if engine.devices is None else engine.devices
         slots = -(-program.slots // devices) * devices
-        return engine, dataclasses.replace(program, slots=slots), f"{PLANS['vmap']}, on {devices} device(s)"
+        return engine.open(), dataclasses.replace(program, slots=slots), f"{PLANS['vmap']}, on {devices} device(s)"
     if isinstance(engine, EventDriven):
         fields = {field.name: getattr(program, field.name) for field in dataclasses.fields(program)}
         stale = jnp.asarray(engine.staleness, program.problem.dtype)

@@ -25,7 +25,8 @@ from . import refusals
 from .debug import Debug
 from .driver import Run, drive
 from .progress import watch
-from .simulated import EventDriven, Sharded, Simulated
+from .sharded import Sharded
+from .simulated import EventDriven, Simulated
 from .stop import Stop
 from .tracking import Tracking
 
@@ -208,19 +209,21 @@ def execute(
 
     `every` is the user's, None where left open; warnings point at the user, `depth` frames up.
     """
+    hosts = run.engine.hosts
     if checkpoint is not None:
-        open_folder(run, Path(checkpoint), identity, resume, tabulate)
+        hosts.together(lambda: open_folder(run, Path(checkpoint), identity, resume, tabulate))
         _check_resumed(run, rounds, every)
     elif resume:
         raise ValueError("solve(resume=True): pass the folder of the run as checkpoint=")
-    for text in said:
+    for text in said if hosts.leads else ():
         warnings.warn(text, RuntimeWarning, stacklevel=depth)
     meta = {"identity": identity, "every": int(run.rules.every), "rounds": rounds}
-    tracking = Tracking(trackers, config, run.history, int(run.rules.every))
+    tracking = Tracking(trackers if hosts.leads else (), config, run.history, int(run.rules.every))
     folder = None if checkpoint is None else Path(checkpoint)
-    with watch(progress, rounds) as show, tracking:
+    with watch(progress if hosts.leads else False, rounds) as show, tracking:
         outcome, reason = drive(run, rounds, tracking.beside(show), folder, meta, tabulate, names, stop)
         tracking.update(run.history)
+    run.local = run.engine.whole(run.local)
     return outcome, reason, tracking
 
 
@@ -247,10 +250,22 @@ def identified(fingerprint: str, algorithm: Any, seed: int, engine: Any, start: 
     }
 
 
+def length(rounds: int, goal: Any, stop: Stop | None, checkpoint: Any, resume: bool) -> dict[str, Any]:
+    """What processes that run together must agree on beside `identified`."""
+    return {
+        "number of rounds": int(rounds),
+        "distance between records": goal.every,
+        "reference": digest_of(goal.row),
+        "stop rule": "none" if stop is None else describe(stop),
+        "checkpoint": "none" if checkpoint is None else "a new one" if not resume else "one to resume",
+    }
+
+
 def surroundings() -> dict[str, Any]:
     """Of every run's config: the machine and the versions."""
     versions = {"thalweg": __version__, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    return {"machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)", "versions": versions}
+    devices = f"{jax.device_count()} device(s)" + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
+    return {"machine": f"{platform.machine()}, {jax.default_backend()}, {devices}", "versions": versions}
 
 
 def stated(

@@ -33,7 +33,8 @@ from .loop import Rules
 from .moving import goal_of
 from .peer_round import message_specs, wire_specs
 from .privacy import of_peers, plan
-from .simulated import Sharded, Simulated
+from .sharded import Sharded
+from .simulated import Simulated
 from .stop import Stop
 from .tabulate import Messages, Tabulator
 from .tracking import checked_trackers
@@ -183,6 +184,7 @@ def solve(
         link=f"{experiment.link!r} {setup.digest_of(experiment.link)}",
         aggregate=f"{aggregate!r} {adversary!r} {setup.digest_of((aggregate, adversary))}",
     )  # fmt: skip
+    engine.hosts.check_alike(identity | setup.length(rounds, goal, stop, checkpoint, resume))
     began = time.monotonic()
     local, shared = engine.begin(experiment, rules)
     if start is not None:

@@ -7,6 +7,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.network import Network
 
+from .route import Route
+
 # Weighted sums over more slots than this are one dense matrix product in the fast plan.
 DENSE_ABOVE = 8
 
@@ -15,7 +17,8 @@ class World(eqx.Module):
     """Slots and weights. Every leaf has the agent axis first, so that one rule shards them all.
 
     `neighbours[i, s]` is the position of the agent in slot s of agent i (its own position in padding),
-    `reverse[i, s]` the slot of i in that agent's list. Weights have a phase axis: `[n, phases, slots]`.
+    `reverse[i, s]` the slot of i in that agent's list. Weights have a phase axis: `[n, phases, slots]`. Where messages take a
+    `route` between devices, `neighbours` count in what it delivers.
     """
 
     ids: Int[Array, " n"]
@@ -29,6 +32,7 @@ class World(eqx.Module):
     weights: dict[str, Float[Array, "n phases slots"]]
     self_weights: dict[str, Float[Array, "n phases"]]
     dense: dict[str, Float[Array, "n n"]]
+    route: Route | None = None
 
 
 class Setting(eqx.Module):

@@ -1,5 +1,6 @@
 """An experiment: everything that a run needs, as checked tables, and how to run it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -15,7 +16,8 @@ from pydantic import Field
 
 from thalweg._version import __version__
 from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, price, server
-from thalweg.engine import EventDriven, Stop, refusals, refusals_server, solve
+from thalweg.engine import EventDriven, Hosts, Sharded, Stop, refusals, refusals_server, solve
+from thalweg.engine.hosts import here
 from thalweg.engine.setup import ENGINES
 from thalweg.fleet import Fleet
 from thalweg.observe import History, Result
@@ -208,7 +210,8 @@ class Experiment:
     ) -> tuple[Result, RunFolder]:
         """Run it, and leave everything about it in a folder.
 
-        With `dtype = "float64"` JAX's 64-bit mode is switched on, for the whole process.
+        With `dtype = "float64"` JAX's 64-bit mode is switched on, for the whole process. After `thalweg.distribute`, on the sharded
+        engine, process 0 alone writes to the folder; the others, to resume, read it.
 
         Args:
             out: the folder of the run; a new one under `runs` when None.
@@ -221,7 +224,8 @@ class Experiment:
         """
         if self.settings.dtype == "float64":
             jax.config.update("jax_enable_x64", True)
-        folder = RunFolder.fresh(RUNS, self.name) if out is None else RunFolder(Path(out))
+        hosts = here() if self.settings.engine == Sharded.name else Hosts()
+        folder = RunFolder(Path(hosts.text(str(RunFolder.fresh(RUNS, self.name)))) if out is None else Path(out))
         if folder.started and not resume:
             raise ValueError(f"{folder} already holds a run: `thalweg resume {folder}` continues it, or choose another folder")
         stated = problems.build(self.problem, self.base, np.dtype(self.settings.dtype))
@@ -231,7 +235,10 @@ class Experiment:
         )
         around |= {name: pipeline.build() for name, pipeline in self.pipelines.items()}
         central = self._reference(stated.problem)
-        with folder.starting(self.name, self.base, self.source, self.content, self.hash):
+        with contextlib.ExitStack() as around_run:
+            if hosts.leads:
+                about = self.name, self.base, self.source, self.content, self.hash
+                around_run.enter_context(folder.starting(*about))
             result = solve(
                 stated.problem,
                 algorithm,
@@ -248,7 +255,7 @@ class Experiment:
                 resume=resume,
                 progress=progress,
             )
-        folder.write(result, stated.score(result))
+        hosts.together(lambda: hosts.leads and folder.write(result, stated.score(result)))
         return result, folder
 
     def _with_network(self, algorithm: Any, stated: problems.Stated) -> dict[str, Any]:
