@@ -233,6 +233,19 @@ def test_up_ends_all_its_processes_with_ctrl_c_and_when_it_is_killed_itself(plac
             kill(up)
 
 
+@pytest.mark.slow
+def test_up_ends_when_a_site_is_killed_before_the_first_round(place):
+    up = start("up", "long.toml", "--out", "out", cwd=place)
+    try:
+        pid = until(lambda: "pid" in (found := status(place / "out" / "a")) and found["epoch"] < 0 and found["pid"], "a site")
+        os.kill(pid, signal.SIGKILL)
+        code, _, err = ended(up)
+        assert code == 2
+        assert "site 'a': it was killed (signal 9) before the first round" in err.splitlines()[-1]
+    finally:
+        kill(up)
+
+
 # -- mistakes ----------------------------------------------------------------------------------------
 
 
@@ -281,7 +294,10 @@ def test_ports_and_routers(place):
         taken.listen()
         assert f"the port of tls/127.0.0.1:{port} is taken" in refused(*join())
     (nobody,) = free_ports(1)
-    assert "nothing listens there" in refused(*join("a", "--connect", f"tls/127.0.0.1:{nobody}"))
+    text = (place / "long.toml").read_text().partition("[deploy.sites]")[0]
+    (place / "long.toml").write_text(f'{text}sites = ["a", "b"]\nrouter = "tls/127.0.0.1:{nobody}"\n')
+    assert "no way to the router" in (line := refused(*join()))
+    assert "nothing listens there" in line
     assert "expected a port" in refused(*join("a", "--metrics", "http"))
 
 

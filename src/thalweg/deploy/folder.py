@@ -93,12 +93,22 @@ class SiteFolder:
         Raises:
             FileNotFoundError: no site was started here.
         """
-        if not (self.path / STATUS).exists():
+        if not self.begun:
             raise FileNotFoundError(f"there is no site in {self} ({STATUS} is missing)")
         status = json.loads((self.path / STATUS).read_text())
         if status["state"] in ("waiting", "running") and fcntl is not None and not self.alive:
             status["state"] = "died"
         return status
+
+    @property
+    def begun(self) -> bool:
+        """Whether a site was started here, and has met the network."""
+        return (self.path / STATUS).exists()
+
+    @property
+    def epoch(self) -> int:
+        """The number of the site's last epoch, −1 before the first."""
+        return self.status()["epoch"] if self.begun else -1
 
     def ask_to_stop(self) -> None:
         """The site ends within a second or two."""

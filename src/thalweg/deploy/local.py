@@ -16,7 +16,7 @@ from thalweg.experiment.folder import SOURCE
 
 from . import keys
 from .beat import Status
-from .folder import SiteFolder
+from .folder import ANSWER, SiteFolder
 
 KEYS, ERRORS = "keys", "errors.txt"
 # Until a site that was told to end is killed.
@@ -73,10 +73,13 @@ class Local:
             Broken: a site has failed; its own words.
         """
         for name, process in self.processes.items():
-            code = process.poll()
-            if code is not None and code > _FINE and not (code in _LATER and (self.path / name / "answer.json").exists()):
+            code, folder = process.poll() or _FINE, self.path / name
+            later = code in _LATER and (folder / ANSWER).exists()
+            # One that is killed on the way is missed by the others, which go on; before that they would wait for it.
+            lost = code < _FINE and SiteFolder(folder).epoch < 0
+            if lost or (code > _FINE and not later):
                 raise Broken(f"site {name!r}: {self._words(name)}")
-        return [folder.status() for folder in self.folders.values() if (folder.path / "status.json").exists()]
+        return [folder.status() for folder in self.folders.values() if folder.begun]
 
     @property
     def ended(self) -> bool:
@@ -114,8 +117,11 @@ class Local:
 
     def _words(self, name: str) -> str:
         """What a site said at last."""
+        code = self.processes[name].returncode
+        if code < _FINE:
+            return f"it was killed (signal {-code}) before the first round"
         lines = (self.path / name / ERRORS).read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("error: ") if lines else f"it ended with exit code {self.processes[name].returncode}"
+        return lines[-1].removeprefix("error: ") if lines else f"it ended with exit code {code}"
 
 
 def _free_ports(count: int) -> list[int]:
