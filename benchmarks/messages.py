@@ -46,7 +46,7 @@ SERVER_STAGES = {
     "rank 2, memory": message.error_feedback(message.power_sgd(2)),
 }
 # Name → method of a step and a consensus step, link, the consensus steps that are tried; all of `STEPS` are.
-STEPS, MEGABYTES = (0.01, 0.03, 0.1), (3, 12, 48)
+STEPS, MEGABYTES = (0.03, 0.1, 0.3), (5, 20)
 PEER_METHODS = {
     "diffusion": (lambda step, _: tw.Diffusion(step), None, (1.0,)),
     "diffusion, top-1 %": (lambda step, _: tw.Diffusion(step), message.top_k(0.01), (1.0,)),
@@ -82,7 +82,7 @@ def problem(owners: int, examples: int, seed: int) -> tw.EmpiricalRisk:
     )
     start = {"weight": np.zeros((784, 10), np.float32), "bias": np.zeros(10, np.float32)}
     # The second derivative in the scores is at most ½.
-    largest = [np.linalg.norm(np.column_stack([part[0], np.ones(len(part[0]))]), 2) ** 2 / len(part[0]) / 2 for part in parts]
+    largest = [np.linalg.norm(np.column_stack([x, np.ones(len(x))]), 2) ** 2 / len(x) / 2 for x, _ in parts.train]
     return tw.EmpiricalRisk(softmax_loss, parts, start, smoothness=largest, strong_convexity=0.0)
 
 
@@ -120,43 +120,46 @@ def peers(megabytes: tuple[float, ...], examples: int, seed: int) -> None:
     """Part 2: every method with all steps of its grid, and the best that so many bytes buy."""
     risk, network = problem(PEERS, examples, seed), tw.network.torus(4, 4)
     print(
-        f"\npeers: {PEERS} on a torus × {examples}, full gradients; mean accuracy of the agents by what all of them have sent, at the"
+        f"\npeers: {PEERS} on a torus × {examples}, full gradients; mean accuracy of the agents by what all have sent, at the"
         f"\nbest step of {', '.join(map(str, STEPS))} (and consensus step, of those tried), rounds behind it"
         f"\n  {'':<28}{'bytes/message':>14}" + "".join(f"{size:>29g} MB" for size in megabytes) + "   consensus steps"
     )
     for name, (make, link, consensus) in PEER_METHODS.items():
-        runs = []
+        ledger, runs = tw.solve(risk, make(1e-3, 0.1), network, rounds=1, link=link, progress=False).ledger, []
+        size = ledger.message_bytes
+        rounds = [max(1, round(1e6 * most / (size * int(ledger.messages.sum())))) for most in megabytes]
         for step, gamma in itertools.product(STEPS, consensus):
             chosen = f"{step:g}" if len(consensus) == 1 else f"{step:g}, {gamma:g}"
-            size, cells = bought(risk, make(step, gamma), network, link, megabytes, seed)
-            runs.append([(reached, rounds, chosen) for reached, rounds in cells])
+            cells = zip(reached(risk, make(step, gamma), network, link, rounds, seed), rounds, strict=True)
+            runs.append([(found, k, chosen) for found, k in cells])
         best_of = [max(cells) for cells in zip(*runs, strict=True)]
-        shown = "".join(f"{f'{100 * reached:.2f}% ({chosen}; {rounds})':>32}" for reached, rounds, chosen in best_of)
+        shown = "".join(f"{f'{100 * found:.2f}% ({chosen}; {k})':>32}" for found, k, chosen in best_of)
         print(f"  {name:<28}{size:>14,}{shown}   {', '.join(f'{gamma:g}' for gamma in consensus)}", flush=True)
 
 
-def bought(risk, algorithm, network, link, megabytes, seed: int) -> tuple[int, list[tuple[float, int]]]:
-    """(bytes of a message, (mean accuracy of the agents, rounds) after so many megabytes of all together), of one run."""
-    solve = functools.partial(tw.solve, risk, algorithm, network, seed=seed, link=link, progress=False)
+def reached(risk, algorithm, network, link, rounds: list[int], seed: int) -> list[float]:
+    """The mean accuracy of the agents after each of these numbers of rounds, of one run; chance where it diverges."""
+    solve, found = functools.partial(tw.solve, risk, algorithm, network, seed=seed, link=link, progress=False), []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the grid goes beyond what is proved, and some runs diverge
-        ledger, cells = solve(rounds=1).ledger, []
-        each = ledger.message_bytes * int(ledger.messages.sum()) / 1e6
-        for i, size in enumerate(megabytes):
-            rounds = max(1, round(size / each))
-            result = solve(rounds=rounds, every=None if i else rounds, checkpoint=folder, resume=i > 0)
+        warnings.simplefilter("ignore", RuntimeWarning)  # the grid goes beyond what is proved
+        for k in rounds:
+            result = solve(rounds=k, every=None if found else k, checkpoint=folder, resume=bool(found))
             if result.outcome is not tw.Outcome.ROUND_LIMIT:
-                return ledger.message_bytes, cells + [(0.1, rounds)] * (len(megabytes) - i)
-            agents = [jax.tree.map(lambda leaf, j=j: leaf[j], result.agents) for j in range(PEERS)]
-            cells.append((float(np.mean([accuracy(x) for x in agents])), rounds))
-    return ledger.message_bytes, cells
+                return found + [0.1] * (len(rounds) - len(found))
+            agents = [jax.tree.map(lambda leaf, i=i: leaf[i], result.agents) for i in range(PEERS)]
+            found.append(float(np.mean([accuracy(x) for x in agents])))
+    return found
 
 
 def speed(numbers: int, repeats: int) -> None:
     """Part 3."""
     m = jax.random.normal(jax.random.key(0), (numbers,), jnp.float32)
     copy = copy_bandwidth(max(1, m.nbytes // 2**20)) / 2
-    print(f"\nspeed: {numbers:,} numbers, a copy of the message takes {1e3 * m.nbytes / copy:.1f} ms ({copy / 1e9:.2f} GB/s)")
+    new = 1e3 * best(repeats, jax.jit(jnp.negative), m)
+    print(
+        f"\nspeed: {numbers:,} numbers; a copy of the message takes {1e3 * m.nbytes / copy:.1f} ms ({copy / 1e9:.2f} GB/s), into "
+        f"new memory, as every\ndecoded message is, {new:.1f} ms"
+    )
     print(f"  {'':<28}{'encode':>11}{'decode':>11}{'both':>12}{'of a copy':>11}{'bits/number':>13}{'entropy':>9}")
     for name, stage in SPEED_STAGES.items():
         state = stage.init(jax.ShapeDtypeStruct(m.shape, m.dtype))

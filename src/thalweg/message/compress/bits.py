@@ -25,6 +25,8 @@ def pack_bits(codes: Array, width: int) -> UInt8[Array, " b"]:
         return jnp.zeros(0, jnp.uint8)
     planes, size = _planes(width)
     rows = in_rows(codes, planes).reshape(planes, -1).astype(_kind(size))
+    if size == 1:  # as a sum, what computes the codes is compiled once and not for every plane
+        return jnp.sum(rows << (width * jnp.arange(planes, dtype=jnp.uint8))[:, None], axis=0, dtype=jnp.uint8)
     found = []
     for byte in range(size):
         members = range(8 * byte // width, -(-8 * (byte + 1) // width))

@@ -18,13 +18,6 @@ def in_rows(values: Array, width: int) -> Array:
     return values.reshape(-1, width)
 
 
-def whole_rows(values: Array, width: int) -> list[Array]:
-    """The rows of `in_rows` in up to two parts, those that `values` fill and the one that they do not: so nothing long is copied."""
-    whole = values.shape[0] // width * width
-    parts = [values[:whole].reshape(-1, width)] if whole else []
-    return [*parts, in_rows(values[whole:], width)] if whole < values.shape[0] else parts
-
-
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Where the numbers of a message stand in its vector, read off shapes.
