@@ -5,8 +5,8 @@
     python -m benchmarks.robust --only accuracy     rule × attack × fraction of liars, on clients that differ
     python -m benchmarks.robust --tiny              each at its smallest size
 
-1. Softmax regression on MNIST-5k (or 5,000 pictures of Fashion-MNIST: --data fashion_mnist), 20 clients by Dirichlet(0.3) of labels,
-   FedAvg: accuracy on the common test pictures after the last round, for every rule under every attack.
+1. Softmax regression on MNIST-5k (or 5,000 pictures of Fashion-MNIST: --data fashion_mnist), 20 clients by Dirichlet(0.3) of
+   labels, FedAvg: accuracy on the common test pictures after the last round, for every rule under every attack.
 2. Seconds per aggregation of an [n, d] matrix of float32, compiled, beside the same rules of ByzFL in an environment of its own;
    values are compared. Matrices that would take more than `MEMORY` are left out.
 """
@@ -179,7 +179,8 @@ def accuracies(data: str, shares, rounds: int, seed: int = 0) -> None:
         columns = {"nobody lies": None} | attacks(agents)
         flipped = risk(adversary.flip_labels(labels, agents, 10))
         print(
-            f"\n{data}, {sum(map(len, labels)):,} pictures, {CLIENTS} clients, Dirichlet(0.3), {f} of them liars, {rounds} rounds: test accuracy in %"
+            f"\n{data}, {sum(map(len, labels)):,} pictures, {CLIENTS} clients, Dirichlet(0.3), {f} of them liars, "
+            f"{rounds} rounds: test accuracy in %"
         )
         print(" " * 27 + "".join(f"{name:>18}" for name in columns), flush=True)
         for name, rule in made.items():
