@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import os
+import sys
 import time
 from unittest import mock
 
@@ -89,7 +90,7 @@ def main() -> None:
     parser.add_argument("--masking", type=int, default=3, help="clients that really mask")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    print(describe())
+    print(f"python -m benchmarks.secure {' '.join(sys.argv[1:])}\n{describe()}")
     print(f"{'clients':>8}{'params':>10}{'nbrs':>6}{'dropped':>8}{'client s':>10}{'server s':>10}{'client MB':>11}"
           f"{'plain s':>9}{'plain MB':>10}")  # fmt: skip
     for n, d in itertools.product(arguments.clients, arguments.parameters):

@@ -467,3 +467,23 @@ def test_a_coupled_result_comes_back_from_its_folder(tmp_path):
     np.testing.assert_array_equal(again.price, run.price)
     assert again.certificate.__dict__ == run.certificate.__dict__
     assert folder.write(again).read_text() == before
+
+
+def test_a_run_with_liars_and_a_budget_shows_what_is_spent_and_measures_the_honest():
+    pytest.importorskip("dp_accounting")
+    rng = np.random.default_rng(0)
+    problem = tw.quadratic(np.stack([np.eye(2)] * 10), rng.normal(size=(10, 2)))
+    run = tw.solve(
+        problem, tw.FedAvg(tw.LocalSGD(0.05, steps=1), cohort=tw.cohort.poisson(0.5)), rounds=8, every=1,
+        aggregate=tw.message.noisy_mean(noise_multiplier=1.0, clip=1.0), privacy=tw.privacy.Budget(20.0, 1e-5),
+        adversary=tw.adversary.sign_flip((3, 7), 5.0), progress=False,
+    )  # fmt: skip
+    honest = np.delete(run.history.agents["loss"], (3, 7), axis=1)
+    worst = next(line for line in chart_of(run, "Loss").lines if line.name == "worst client")
+    np.testing.assert_array_equal(worst.values, honest.max(axis=1))
+    np.testing.assert_array_equal(chart_of(run, "Privacy spent").lines[0].values, run.ledger.epsilon)
+    text = page(run)
+    assert "not a number" not in text.partition("<script")[0]
+    assert text.count(">–</td>") == 2
+    assert "of clients that lie nothing is measured" in text
+    assert "SignFlip(agents=(3, 7)" in text

@@ -9,7 +9,7 @@ from thalweg._colours import BLUE, GREEN, GREY, PURPLE, VERMILLION
 
 from .market import is_market, market_charts
 from .mixing import Mixing
-from .serving import evaluated, has_server
+from .serving import evaluated, has_server, honest
 
 if TYPE_CHECKING:
     from .result import Result
@@ -72,6 +72,9 @@ def charts(result: "Result") -> tuple[Chart, ...]:
         shown += _served(result, column)
     else:
         shown.append(Chart("Disagreement between agents", tuple(agreement)))
+    if result.ledger.epsilon is not None and len(result.ledger.epsilon) == len(result.history):
+        spent = Line(f"ε at δ = {result.ledger.delta:g}", np.asarray(result.ledger.epsilon, float))
+        shown.append(Chart("Privacy spent", (spent,), log=False))
     return tuple(chart for chart in shown if chart.drawable)
 
 
@@ -102,7 +105,7 @@ def _served(result: "Result", column) -> list[Chart]:
         shown.append(Chart(name[:1].upper() + name[1:], tuple(lines), log=False))
     losses = [Line("of the cohort, in training", column("train_loss"), BLUE, SOLID)]
     if "loss" in result.history.agents:
-        rows = np.asarray(result.history.agents["loss"], float)
+        rows = honest(result, "loss")
         losses.append(Line("worst client", rows.max(axis=1), VERMILLION, DASHED))
         losses.append(
             Line("mean of the worst tenth", np.sort(rows, axis=1)[:, -max(1, rows.shape[1] // 10) :].mean(1), PURPLE, DASH_DOT)

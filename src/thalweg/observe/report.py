@@ -101,6 +101,8 @@ def _measures(result: "Result") -> str:
             continue
         if name in last and np.isfinite(last[name]) and not (name == "objective" and np.isfinite(last.get("gap", np.nan))):
             shown.append((label, number(last[name], 3), ""))
+    if ledger.epsilon is not None and len(ledger.epsilon):
+        shown.append(("privacy spent", f"ε = {number(float(ledger.epsilon[-1]), 3)}", f"at δ = {ledger.delta:g}"))
     sent = ledger.bytes
     shown += [(name, number(last[name], 3), "") for name in evaluated(result) if np.isfinite(last[name])]
     busiest = human_bytes(float(sent.max())) if sent.size else "0 B"
@@ -140,6 +142,10 @@ def _picture(result: "Result") -> str:
 
 
 def _facts(result: "Result") -> dict[str, Any]:
+    return _places(result) | {name: result.config[name] for name in ("aggregate", "adversary") if name in result.config}
+
+
+def _places(result: "Result") -> dict[str, Any]:
     if has_server(result):
         facts = {f"{member(result)}s": members(result)}
         if is_market(result):
@@ -207,6 +213,9 @@ def _agents(result: "Result") -> str:
     ):
         if len(result.history) and name in result.history.agents:
             columns.append((label, np.asarray(result.history.agents[name][-1])))
+    lies = np.zeros(len(result.names), bool)
+    if "adversary" in result.config and len(result.history) and "loss" in result.history.agents:
+        lies = np.isnan(np.asarray(result.history.agents["loss"], float)).all(axis=0)
     columns += plan_columns(result) if is_market(result) else []
     n, sent = len(result.names), result.ledger.bytes
     who = member(result)
@@ -216,8 +225,11 @@ def _agents(result: "Result") -> str:
     if n > LISTED_AGENTS:
         listed = np.sort(np.argsort(-sent, kind="stable")[:LISTED_AGENTS])
         note = f"The {LISTED_AGENTS:,} of {n:,} {who}s that sent most."
+    if lies.any():
+        note = f"{note} –: of {who}s that lie nothing is measured.".strip()
+    shown = lambda value, liar: None if liar and np.isnan(value) else value
     rows = [
-        (result.names[i], int(sent[i]), int(result.ledger.messages[i]), *(column[i].item() for _, column in columns))
+        (result.names[i], int(sent[i]), int(result.ledger.messages[i]), *(shown(c[i].item(), lies[i]) for _, c in columns))
         for i in listed
     ]
     return table_html(

@@ -27,6 +27,12 @@ def members(result: "Result") -> int:
     return len(result.names) if result.ids is None else len(result.ids)
 
 
+def honest(result: "Result", name: str) -> np.ndarray:
+    """`[records, h]` what the history has of each agent, without those of an adversary, of which it has nothing."""
+    rows = np.asarray(result.history.agents[name], float)
+    return rows[:, ~np.isnan(rows).all(axis=0)] if "adversary" in result.config else rows
+
+
 def evaluated(result: "Result") -> tuple[str, ...]:
     """Metrics that were evaluated, in the order given."""
     return tuple(name for name in result.config.get("evaluate", {}) if name in result.history.scalars)

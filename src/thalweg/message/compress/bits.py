@@ -24,7 +24,9 @@ def pack_bits(codes: Array, width: int) -> UInt8[Array, " b"]:
     if not width:
         return jnp.zeros(0, jnp.uint8)
     planes, size = _planes(width)
-    rows = in_rows(codes, planes).reshape(planes, -1).astype(jnp.uint32)
+    rows = in_rows(codes, planes).reshape(planes, -1).astype(_kind(size))
+    if size == 1:  # as a sum, what computes the codes is compiled once and not for every plane
+        return jnp.sum(rows << (width * jnp.arange(planes, dtype=jnp.uint8))[:, None], axis=0, dtype=jnp.uint8)
     found = []
     for byte in range(size):
         members = range(8 * byte // width, -(-8 * (byte + 1) // width))
@@ -38,13 +40,13 @@ def unpack_bits(packed: UInt8[Array, " b"], width: int, m: int) -> UInt32[Array,
     if not width:
         return jnp.zeros(m, jnp.uint32)
     planes, size = _planes(width)
-    rows, mask = packed.reshape(size, -1).astype(jnp.uint32), jnp.uint32(2**width - 1)
+    rows, mask = packed.reshape(size, -1).astype(_kind(size)), _kind(size)(2**width - 1)
     found = []
     for i in range(planes):
         members = range(i * width // 8, -(-(i + 1) * width // 8))
         parts = [_shifted(rows[byte], 8 * byte - i * width) for byte in members]
         found.append(functools.reduce(jnp.bitwise_or, parts) & mask)
-    return jnp.concatenate(found)[:m]
+    return jnp.concatenate(found)[:m].astype(jnp.uint32)
 
 
 def words(mask: Bool[Array, " m"]) -> UInt32[Array, " w"]:
@@ -84,5 +86,10 @@ def _planes(width: int) -> tuple[int, int]:
     return 8 // common, width // common
 
 
-def _shifted(values: UInt32[Array, " r"], left: int) -> UInt32[Array, " r"]:
+def _kind(size: int):
+    """Where a row is one byte all can be done in bytes, a quarter of the memory."""
+    return jnp.uint8 if size == 1 else jnp.uint32
+
+
+def _shifted(values: Array, left: int) -> Array:
     return values << left if left >= 0 else values >> -left

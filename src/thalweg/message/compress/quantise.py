@@ -3,6 +3,7 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from thalweg.message.flow import Flow
@@ -11,6 +12,9 @@ from .base import Compressor, compressed
 from .bits import pack_bits, unpack_bits
 from .layout import Layout, in_rows
 from .randomness import seed_of, uniform
+from .select import magnitude
+
+LANES = 16
 
 
 class Quantise(Compressor):
@@ -51,12 +55,14 @@ class Quantise(Compressor):
         return compressed("quantise", flow, unbiased=flow.unbiased, norm=None, norm_1=None, packed=True)
 
     def pack(self, vector, key):
+        (d,) = vector.shape
         rows = in_rows(vector, self.block)
-        scale = rounded_up(jnp.max(jnp.abs(rows), axis=1) / self.levels)
+        scale = rounded_up(largest_of_rows(rows) / self.levels)
         inverse = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1).astype(vector.dtype), 0)
-        noise = uniform(seed_of(key), rows.size).reshape(rows.shape).astype(vector.dtype)
-        codes = jnp.floor(rows * inverse[:, None] + noise).astype(jnp.int32) + self.levels
-        codes = jnp.clip(codes, 0, 2 * self.levels).astype(jnp.uint8).reshape(-1)[: vector.shape[0]]
+        # One for each entry, not rows of entries: the message is read where it lies, and not copied to be filled up.
+        each = jnp.broadcast_to(inverse[:, None], rows.shape).reshape(-1)[:d]
+        codes = jnp.floor(vector * each + uniform(seed_of(key), d).astype(vector.dtype)).astype(jnp.int32) + self.levels
+        codes = jnp.clip(codes, 0, 2 * self.levels).astype(jnp.uint8)
         return {"codes": codes if self.bits == 8 else pack_bits(codes, self.bits), "scale": scale}
 
     def unpack(self, packed, like):
@@ -73,6 +79,17 @@ class Quantise(Compressor):
     def contraction(self, spec) -> float:
         """1 − ω."""
         return 1 - self.variance(spec)
+
+
+def largest_of_rows(rows):
+    """The largest magnitude of every row; NaN counts as largest.
+
+    Bits of floats without their signs are compared, as whole numbers, first along an axis that is not the last and then, in a
+    step of its own, along the last: half the time of `jnp.max(jnp.abs(rows), axis=1)` on CPU.
+    """
+    lanes = math.gcd(rows.shape[1], LANES)
+    most = jnp.max(magnitude(rows).reshape(rows.shape[0], -1, lanes), axis=1)
+    return jax.lax.bitcast_convert_type(jnp.max(jax.lax.optimization_barrier(most), axis=1), rows.dtype)
 
 
 def rounded_up(scale):

@@ -19,11 +19,11 @@ from .randomness import bits, seed_of
 class Rotate(Stage):
     """`stage` acts on the message in randomly rotated coordinates; the receiver turns what it decodes back.
 
-        C(m) = Rᵀ Q(R m),    R = H D/√B in each block of B entries
+        C(m) = Rᵀ Q(R m),    R = H P D/√B in each block of B entries
 
-    H is Hadamard's matrix and D has random signs, from a seed of 8 bytes that travels along. A rotated block has no entries much
-    larger than the others, max_j |(R m)_j| ≤ ‖m‖ √(2 log(2B/p)/B) with probability 1 − p, so that quantising by the largest entry
-    wastes no levels. C is unbiased if Q is, and has its δ and ω.
+    H is Hadamard's matrix, P a fixed order and D has random signs, from a seed of 8 bytes that travels along. A rotated block has
+    no entries much larger than the others, max_j |(R m)_j| ≤ ‖m‖ √(2 log(2B/p)/B) with probability 1 − p, so that quantising by the
+    largest entry wastes no levels. C is unbiased if Q is, and has its δ and ω.
 
     Args:
         stage: Q, without memory.
@@ -87,7 +87,7 @@ class Rotate(Stage):
 
     def _back(self, turned, seed, layout: Layout):
         rows = turned.reshape(-1, self._block(layout.size))
-        return (_hadamard(rows) * _signs(seed, rows)).reshape(-1)[: layout.size]
+        return (_hadamard(rows, back=True) * _signs(seed, rows)).reshape(-1)[: layout.size]
 
 
 def _signs(seed: UInt32[Array, " 2"], rows: Float[Array, "b B"]) -> Float[Array, "b B"]:
@@ -95,12 +95,14 @@ def _signs(seed: UInt32[Array, " 2"], rows: Float[Array, "b B"]) -> Float[Array,
     return 1 - 2 * (bits(seed, rows.size) >> 31).reshape(rows.shape).astype(rows.dtype)
 
 
-def _hadamard(rows: Float[Array, "b B"]) -> Float[Array, "b B"]:
-    """Every row times H/√B, its own inverse: H is a Kronecker product, so that two small matrix products do."""
+def _hadamard(rows: Float[Array, "b B"], back: bool = False) -> Float[Array, "b B"]:
+    """Every row times H P/√B, or `back`: H is a Kronecker product, so that two small matrix products do, and P the transposition
+    of the row as a matrix that is left out between them, since no order of the coordinates is better than another."""
     left = 1 << ((rows.shape[1].bit_length() - 1) // 2)
-    right = rows.shape[1] // left
-    cube = rows.reshape(-1, right) @ _matrix(right, rows.dtype)
-    return jnp.einsum("bij,ik->bkj", cube.reshape(-1, left, right), _matrix(left, rows.dtype)).reshape(rows.shape)
+    shape = (left, rows.shape[1] // left)
+    left, right = shape[::-1] if back else shape
+    once = (rows.reshape(-1, right) @ _matrix(right, rows.dtype)).reshape(-1, left, right)
+    return (jnp.swapaxes(once, 1, 2).reshape(-1, left) @ _matrix(left, rows.dtype)).reshape(rows.shape)
 
 
 def _matrix(size: int, dtype: Any) -> Float[Array, "s s"]:

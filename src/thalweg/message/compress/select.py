@@ -54,11 +54,11 @@ def _largest(size: Array, k: int, wanted: Bool[Array, ""]) -> Int[Array, " k"]:
     return first_set(above | (equal & kept), k)
 
 
-def magnitude(vector: Float[Array, " d"]) -> Array:
-    """`[d]` whole numbers in the order of the magnitudes: a float's bits without its sign."""
-    bits = 8 * vector.dtype.itemsize
+def magnitude(numbers: Float[Array, "..."]) -> Array:
+    """`[...]` whole numbers in the order of the magnitudes: a float's bits without its sign."""
+    bits = 8 * numbers.dtype.itemsize
     kind = jnp.dtype(f"uint{bits}")
-    return jax.lax.bitcast_convert_type(vector, kind) & jnp.asarray(2 ** (bits - 1) - 1, kind)
+    return jax.lax.bitcast_convert_type(numbers, kind) & jnp.asarray(2 ** (bits - 1) - 1, kind)
 
 
 def _bisected(size: Array, k: int, wanted: Bool[Array, ""]) -> Array:
