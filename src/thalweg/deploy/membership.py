@@ -59,7 +59,7 @@ class Membership:
         self._sees: dict[str, frozenset[str]] = {}
         self._view: tuple[int, str, frozenset[str]] | None = None  # (number, leader, members), not begun yet
         self._ready: dict[str, int] = {}
-        self._again = self._proposed = 0.0
+        self._again = self._proposed = self._told = 0.0
         # One process of a site has one life; what lives others were seen to have, and whether one of them is another than it was.
         self._life, self._lives, self._reborn = secrets.token_hex(8), dict[str, str](), False
         self._silent: set[str] = set()  # there, but did not answer the last proposal
@@ -158,6 +158,8 @@ class Membership:
             if patience.spent(enough):
                 missing = [site for site in self._sites if site not in here]
                 raise TooFew(f"{len(here)} of {len(self._sites)} sites are there, missing: {', '.join(missing)}", missing)
+            if time.monotonic() > self._told + AGAIN:
+                self.tell()
             letter = self._post.receive(0.2)
             if letter is None:
                 continue
@@ -165,6 +167,12 @@ class Membership:
                 keep(letter)
             elif (begun := self.hear(letter)) is not None:
                 return begun
+
+    def tell(self) -> None:
+        """Tell the leader whom this site sees, and that it is there: a leader that once waited for it in vain takes it back."""
+        self._told = time.monotonic()
+        if not self._leads():
+            self._post.send(self.leader, Letter(Kind.SEES, body=self._seen()))
 
     def _leads(self) -> bool:
         return self.leader == self._card.name
@@ -186,8 +194,7 @@ class Membership:
         self._met = here
         if self._view is not None and self._view[1] not in here | {self._card.name}:
             self._view = None  # its leader is gone
-        if not self._leads():
-            self._post.send(self.leader, Letter(Kind.SEES, body=self._seen()))
+        self.tell()
 
     def _welcome(self, card: Card) -> None:
         why = misfit(self._card, card, self.cards.get(card.name))

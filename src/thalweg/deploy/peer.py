@@ -266,6 +266,7 @@ class Peer:
                 return None
             if time.monotonic() - asked > self.settings.timeout:
                 asked = time.monotonic()
+                self.members.tell()  # the others may have gone on without this site, which knows nothing of it
                 for site in wanted.keys() - found.keys():
                     self.post.send(site, Letter(Kind.AGAIN, *key))
         self._inbox = {key: bodies for key, bodies in self._inbox.items() if key > (self._epoch.number, k, index)}
