@@ -37,7 +37,7 @@ def federation():
     return exports.problem(values), [exports.problem([part]) for part in values]
 
 
-@quick(exports.NAMES, "SCAFFOLD", "FedPer")
+@quick(exports.NAMES, "SCAFFOLD")
 def test_every_server_export_gives_the_simulated_numbers(name):
     algorithm = exports.algorithm(name, exports.MINIBATCHES, cohort=exports.partial(name))
     compare(*federation(), algorithm)
@@ -62,7 +62,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", [c if c == "eight bits both ways" else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_pipelines_and_aggregators(case):
     compare(*federation(), tw.FedAvg(tw.LocalSGD(0.1, steps=2, batch_size=2), cohort=5), **CASES[case])
 
