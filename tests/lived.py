@@ -1,7 +1,7 @@
 """One site of a deployed run as a process of its own: `python lived.py KIND FOLDER NAME ROUNDS PACE`.
 
-KIND is "peer" or "server"; FOLDER has the keys and "names.json" (name → [port it listens at, ports it connects to]), and gets the
-answer, NAME.json. PACE: seconds that a round takes at least. The problem: quadratics of `support`.
+KIND is "peer" or "server"; FOLDER has the keys and "names.json" (name → [port it listens at, ports it connects to]; who listens
+nowhere connects to a router), and gets the answer, NAME.json. PACE: seconds that a round takes at least.
 """
 
 import json
@@ -36,8 +36,8 @@ def main(kind, folder, name, rounds, pace):
     sites = [site for site in places if site != SERVER]
     listen, connect = places[name]
     post = ZenohPost(
-        Identity.load(folder / "federation", name), list(places), run="test", timeout=2.0,
-        listen=[f"tls/127.0.0.1:{listen}"], connect=[f"tls/127.0.0.1:{port}" for port in connect],
+        Identity.load(folder / "federation", name), list(places), run="test", timeout=2.0, routed=not listen,
+        listen=[f"tls/127.0.0.1:{listen}"] if listen else [], connect=[f"tls/127.0.0.1:{port}" for port in connect],
     )  # fmt: skip
     a, b, _ = problem(len(sites))
     i = sites.index(name) if name != SERVER else 0

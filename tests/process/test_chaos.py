@@ -32,20 +32,25 @@ def free_ports(count):
     return ports
 
 
-class Run:
-    """Processes of one run. `through(name, port)` is the port at which others connect to a site that listens at `port`."""
+def names_of(kind, n):
+    """Of the processes of a run."""
+    return [lived.SERVER] * (kind == "server") + [f"site{i}" for i in range(n)]
 
-    def __init__(self, folder, kind, n, rounds, pace=0.0, through=lambda name, port: port):
-        self.folder, self.kind, self.rounds, self.pace = folder, kind, rounds, pace
-        self.names = [lived.SERVER] * (kind == "server") + [f"site{i}" for i in range(n)]
-        keys.init(folder / "federation", self.names)
-        ports = dict(zip(self.names, free_ports(len(self.names)), strict=True))
-        first = self.names[0]
-        places = {
-            name: (port, [] if name == first else [through(first, ports[first])] if kind == "server" else
-                   [through(other, ports[other]) for other in self.names[: self.names.index(name)]])
-            for name, port in ports.items()
-        }  # fmt: skip
+
+def directly(names, kind, through=lambda name, port: port):
+    """Places where all listen; others connect to who listens at `port` through another one. Clients connect to their server."""
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    before = lambda name: names[: names.index(name)] if kind == "peer" else names[: min(1, names.index(name))]
+    return {name: (port, [through(other, ports[other]) for other in before(name)]) for name, port in ports.items()}
+
+
+class Run:
+    """Processes of one run. `places` of names: name → (port to listen at, or None; ports to connect to)."""
+
+    def __init__(self, folder, kind, names, places, rounds, pace=0.0):
+        self.folder, self.kind, self.names, self.rounds, self.pace = folder, kind, names, rounds, pace
+        if not (folder / "federation").exists():
+            keys.init(folder / "federation", names)
         (folder / "names.json").write_text(json.dumps(places))
         self.processes = {}
 
@@ -100,7 +105,8 @@ def at_the_optimum(answers, n, tolerance=1e-8):
 def test_random_kills_and_pauses(kind, n, seconds, tmp_path):
     """Of any site, the server too, at any moment."""
     chance, killed, paused = random.Random(0), 0, 0
-    with Run(tmp_path, kind, n, rounds=130 * seconds, pace=0.01) as run:
+    names = names_of(kind, n)
+    with Run(tmp_path, kind, names, directly(names, kind), rounds=130 * seconds, pace=0.01) as run:
         run.under_way()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -133,20 +139,20 @@ def test_half_a_second_of_delay(kind, tmp_path):
         relays[name] = relays.get(name) or Relay(port, delay=0.5)
         return relays[name].port
 
-    with Run(tmp_path, kind, 3, rounds=12, through=through) as run:
+    names = names_of(kind, 3)
+    with Run(tmp_path, kind, names, directly(names, kind, through), rounds=12) as run:
         answers = run.answers(200)
     assert {answer["rounds"] for answer in answers.values()} == {12}
 
 
 def test_a_network_that_was_split_comes_together_again(tmp_path):
-    """One of four peers is cut off for eight seconds, and nobody is told; the others go on, and take it back."""
-    relays = {}
-
-    def through(name, port):
-        relays[name] = relays.get(name) or Relay(port)
-        return relays[name].port
-
-    with Run(tmp_path, "peer", 4, rounds=3000, pace=0.01, through=through) as run:
+    """One of four peers is cut off from the router for eight seconds, and nobody is told; the others go on, and take it back."""
+    zenoh, names, port = pytest.importorskip("zenoh"), names_of("peer", 4), free_ports(1)[0]
+    federation = keys.init(tmp_path / "federation", names)
+    router = keys.router(federation, listen=[f"tls/127.0.0.1:{port}"], timeout=2.0)
+    relays = {name: Relay(port) for name in names}
+    places = {name: (None, [relay.port]) for name, relay in relays.items()}
+    with zenoh.open(zenoh.Config.from_file(router)), Run(tmp_path, "peer", names, places, rounds=3000, pace=0.01) as run:
         run.under_way()
         time.sleep(2)
         relays["site0"].held = True
