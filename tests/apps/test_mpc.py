@@ -148,6 +148,7 @@ def test_a_mixture_goes_as_far_as_the_limits_allow():
     assert mixed(limit, np.full((1, 1, 1), np.nan), [backup], 0.0)[0].item() == -1.0
 
 
+@pytest.mark.slow
 def test_a_disturbance_is_answered():
     plant, x = mpc.tanks()
     noise = 0.02 * np.random.default_rng(0).standard_normal((6, plant.n, plant.s))

@@ -73,6 +73,7 @@ def test_readings():
     assert often >= 2
 
 
+@pytest.mark.slow
 def test_a_run_by_blocks(monkeypatch):
     problem, network = _problem(), tw.network.ring(7)
     run = lambda: tw.solve(problem, tw.GradientTracking(step_size=0.1), network, rounds=20, progress=False).agents

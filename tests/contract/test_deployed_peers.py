@@ -43,7 +43,7 @@ def compare(name, algorithm, network, **options):
     return simulated, answers
 
 
-@quick([*exports.NAMES, *PRICES], "EdgeADMM", "TrackingADMM")
+@quick([*exports.NAMES, *PRICES], "TrackingADMM")
 def test_every_export_gives_the_simulated_numbers(name):
     algorithm = getattr(tw.price, name)() if name in PRICES else exports.algorithm(name)
     compare(name, algorithm, DIRECTED if name not in PRICES and exports.directed(name) else UNDIRECTED)

@@ -49,7 +49,8 @@ def market():
     return markets.problem(parts), [markets.problem([part[i : i + 1] for part in parts]) for i in range(markets.N)]
 
 
-@quick(markets.NAMES, "ExchangeADMM")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", markets.NAMES)
 def test_every_price_setter_gives_the_simulated_numbers(name):
     compare(*market(), markets.kind(name)())
 

@@ -86,6 +86,7 @@ def test_who_stays_keeps_its_estimate_and_who_joins_begins_at_x0(name):
         np.testing.assert_array_equal(second.agents[1:], np.asarray(first.agents)[NEW[1:]])
 
 
+@pytest.mark.slow
 def test_conserved_quantities_are_rebuilt():
     """After any number of rounds, without failures."""
     gradients = lambda x: np.einsum("nij,nj->ni", data(NEW)[0], x) + data(NEW)[1]
@@ -103,7 +104,8 @@ def test_conserved_quantities_are_rebuilt():
         assert state("EdgeADMM").z.shape == (5, 4, D)
 
 
-@quick(exports.NAMES, "PushDIGing")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", exports.NAMES)
 def test_engines_agree(name):
     """To the bit, records and all; the two devices have two of the four agents that stay of six."""
     first, stay = epochs(name, 0)[0], OLD[1:5]

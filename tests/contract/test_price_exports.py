@@ -297,8 +297,9 @@ def test_single_precision_stays_single(name, ordinary):
     np.testing.assert_allclose(markets.rows(result.x), markets.rows(double.x), rtol=5e-3, atol=5e-3)
 
 
-@pytest.mark.parametrize("closed", [True, pytest.param(False, marks=pytest.mark.slow)])
-@a_few("ExchangeADMM")
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [True, False])
+@every_export
 def test_engines_agree_to_the_bit_and_pack_the_predicted_bytes(name, closed):
     a, c = markets.separable()
     boxed = tw.allocation(a, c, [1.0, -2.0], low=-1, high=0.8, sense=["=", "<="])

@@ -128,6 +128,7 @@ def test_a_dense_schedule_gathers_everybodys_messages():
     assert session.moved(e, run[1]) == 3 * N * 2 * D * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [4, pytest.param(2, marks=pytest.mark.slow)])
 def test_routed_runs_have_the_bits_of_one_device(devices):
     network = tw.network.torus(4, 4).with_failures(loss=0.2)

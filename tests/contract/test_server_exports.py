@@ -240,6 +240,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(name, ordinary, tmp_path):
     assert numbers(run(name, problem, checkpoint=tmp_path, resume=True)) == numbers(result)
 
 
+@pytest.mark.slow
 @a_few("FedAvg")
 def test_nan_of_one_client_ends_the_run_and_names_it(name, ordinary):
     """The loss of client 3 is NaN beyond a radius that its own local model reaches in the course of the run."""
@@ -257,6 +258,7 @@ def test_nan_of_one_client_ends_the_run_and_names_it(name, ordinary):
     assert exports.bits(trapped.x) == exports.bits(good.x), "the result is not the last good state"
 
 
+@pytest.mark.slow
 def test_nan_on_the_way_names_the_client_that_began():
     """Client 6 alone goes beyond the radius, while the model stays within it: NaN reaches everybody by way of the server."""
     values = servers.data()
@@ -405,7 +407,8 @@ def _optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-@a_few("SCAFFOLD")
+@pytest.mark.slow
+@every_export
 @pytest.mark.usefixtures("_optimised")
 def test_engines_agree_to_the_bit_and_pack_the_predicted_bytes(name):
     one_text_three_engines(name, ordinary_algorithm(name))

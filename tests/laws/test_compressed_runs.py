@@ -57,7 +57,7 @@ slow_but_first = [name if name == "memory and four bits" else pytest.param(name,
 
 
 @pytest.mark.parametrize("name", slow_but_first)
-@pytest.mark.parametrize("run", [peers, server])
+@pytest.mark.parametrize("run", [pytest.param(peers, marks=pytest.mark.slow), server])
 def test_engines_agree_to_the_bit_and_in_bytes_and_resuming_leaves_no_trace(run, name, tmp_path):
     whole = run(LINKS[name])
     result, session = debugged(lambda **options: run(LINKS[name], **options))

@@ -186,6 +186,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n if n in ("clients", "cycles") else pytest.param(n, marks=pytest.mark.slow) for n in RUNS])
 def test_runs_stop_within_their_budget_and_engines_agree(name):
     problem, _ = clients()

@@ -251,6 +251,7 @@ def test_engines_agree_bit_by_bit_and_with_the_clear_run():
     assert 0 < difference <= 8 * (aggregator.error_bound(8) + 8 * 8 * 2.0**-25) / share
 
 
+@pytest.mark.slow
 def test_a_run_that_pays_for_the_cryptography_ends_at_the_same_bits():
     pytest.importorskip("cryptography")
     problem, fleet = servers.clients()[0], tw.Fleet(5, dropout=0.15)

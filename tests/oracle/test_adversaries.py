@@ -136,6 +136,7 @@ def spread():
     return np.sqrt((pull**2).sum(1).mean()) / np.linalg.eigvalsh(A[HONEST].mean(0)).min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [pytest.param(a, marks=() if a == "nan" else pytest.mark.slow) for a in LETHAL])
 def test_a_robust_server_stays_where_a_mean_is_destroyed(attack):
     """Theory: the error is at most √κ·ζ/μ and what local steps add; the mean ends beyond, or at no number at all."""

@@ -186,6 +186,7 @@ def plain_loss(x, example):
 WIDE = np.random.default_rng(5).standard_normal((3, 4))
 
 
+@pytest.mark.slow
 def test_frozen_parameters_are_an_argument_and_the_same_problem():
     rng = np.random.default_rng(0)
     data = [(rng.standard_normal((m, 4)), rng.standard_normal(m)) for m in (5, 7)]

@@ -129,6 +129,7 @@ def test_compressed_descent_has_a_floor():
             assert np.abs(support.agents(PROBLEM, algorithm, NETWORK, 4000, link=link) - OPTIMUM).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_without_compression_they_are_the_methods_they_grew_from():
     pairs = [
         (tw.ChocoSGD(0.05, 1.0), tw.Diffusion(0.05)),

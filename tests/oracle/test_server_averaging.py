@@ -160,6 +160,7 @@ def test_fednova_tends_to_the_right_optimum_under_unequal_work_and_fedavg_does_n
             assert abs(x[0] - limit) < 15 * rate
 
 
+@pytest.mark.slow
 def test_fednova_is_fedavg_under_equal_work():
     problem, *_ = clients()
     np.testing.assert_allclose(answer(problem, tw.FedNova(SOLVER), 5), answer(problem, tw.FedAvg(SOLVER), 5), rtol=1e-12)

@@ -90,6 +90,7 @@ def test_agnostic_with_a_part_of_the_clients_and_with_the_mean_of_iterates():
     np.testing.assert_allclose(np.sum(mixture), 1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_q_zero_is_federated_averaging():
     problem = clients()[0]
     solver = tw.LocalSGD(0.05, steps=4)

@@ -195,6 +195,7 @@ def test_ditto():
     np.testing.assert_allclose(last.x, run(plain(), tw.FedAvg(solver()), 2000).x, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_moreau_envelopes():
     penalty = 1.5
     shrunk = [np.linalg.solve(A[i] + penalty * np.eye(D), np.c_[penalty * np.eye(D), -B[i]]) for i in range(N)]
@@ -321,6 +322,7 @@ def planted():
     return tw.EmpiricalRisk(squared, train, np.zeros(D)), train, held, cluster
 
 
+@pytest.mark.slow
 def test_planted_clusters_are_recovered(planted):
     problem, train, held, cluster = planted
     algorithm = tw.IFCA(2, tw.LocalSGD(0.1, epochs=2, batch_size=8), cohort=6)

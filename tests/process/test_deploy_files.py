@@ -191,6 +191,7 @@ def test_mistakes_of_a_site(records, tmp_path):
         prepare(no_features, "north-east")
 
 
+@pytest.mark.slow
 def test_a_budget_ends_a_deployed_run_where_it_ends_the_simulated_one(records, tmp_path):
     peers = PEERS.replace('"GradientTracking"', '"DGD"\nstep_size = 0.05')
     experiment = load(records, RECORDS.format(data=ALL), peers, RUN, NOISE)

@@ -129,6 +129,7 @@ delta = 1e-4
 """
 
 
+@pytest.mark.slow
 def test_a_budget_in_a_file_ends_its_run(tmp_path):
     pytest.importorskip("dp_accounting")
     (tmp_path / "a.toml").write_text(PRIVATE)

@@ -197,6 +197,7 @@ def test_a_stranger_at_the_port_is_ignored():
         assert called((0, 2, port), (1, 2, port), timeout=30) == ["begin"] * 2
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line_ends_together_and_is_written_once(tmp_path):
     (tmp_path / "mean.toml").write_text(FILE + "rounds = 30\n")
     port = free_port()

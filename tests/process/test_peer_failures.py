@@ -55,7 +55,7 @@ def start(exchange, i, answers, *, post=None, method="GradientTracking", **optio
     return thread
 
 
-@pytest.mark.parametrize("absence", [0.0, 2.0])
+@pytest.mark.parametrize("absence", [pytest.param(0.0, marks=pytest.mark.slow), 2.0])
 def test_a_site_that_is_killed_comes_back_from_its_log_and_all_find_the_optimum(absence, tmp_path):
     """Before the others have seen that it was gone, and after they have gone on without it."""
     stop = tw.Stop(progress=1e-12, agreement=1e-11, distributed=True)
@@ -184,6 +184,7 @@ class Frozen:
         return self._post.receive(timeout)
 
 
+@pytest.mark.slow
 def test_a_site_that_stood_still_while_the_others_went_on_is_taken_back():
     """The network never missed it; the leader waited for it in vain, when another one died."""
     exchange, answers = Exchange(), {}

@@ -51,7 +51,7 @@ def straight(plan):
     return tw.solve(tw.quadratic(A, B), plan.algorithm, rounds=plan.rounds, deterministic=True).x
 
 
-@pytest.mark.parametrize("absence", [0.0, 1.5])
+@pytest.mark.parametrize("absence", [pytest.param(0.0, marks=pytest.mark.slow), 1.5])
 def test_a_client_that_is_killed_comes_back_and_the_limit_is_exact(absence, tmp_path):
     exchange, answers, plan, victim = Exchange(), {}, Plan(EXACT, rounds=3000), NAMES[2]
     options = lambda name: {"folder": tmp_path / name}

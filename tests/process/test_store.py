@@ -86,6 +86,7 @@ def streamed():
     return tw.StreamedRisk(squared_error, tw.data.Generated(examples, N, 4), np.zeros(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [tw.SCAFFOLD, tw.FedAvg])
 def test_streamed_clients_are_those_in_memory(algorithm):
     method = algorithm(tw.LocalSGD(0.05, epochs=2, batch_size=2), cohort=3)

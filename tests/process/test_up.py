@@ -169,6 +169,7 @@ def place(federation, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sites_are_watched_stopped_and_go_on(place):
     sites = {name: start("join", "long.toml", "--site", name, *more, cwd=place) for name, more in JOINED.items()}
     folders = {name: place / "runs" / "long" / name for name in sites}
