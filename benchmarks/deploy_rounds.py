@@ -38,6 +38,7 @@ def free_ports(count: int) -> list[int]:
 
 def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int], rounds: int) -> None:
     """Be one site, and print what it saw."""
+    import jax
     import jax.numpy as jnp
     import numpy as np
 
@@ -50,6 +51,7 @@ def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int],
     from thalweg.deploy.site import Settings
     from thalweg.deploy.zenoh_post import ZenohPost
 
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # as `thalweg join` does
     i, times = names.index(name), []
     post = ZenohPost(
         Identity.load(folder, name), names, run="benchmark",

@@ -46,7 +46,8 @@ def newcomer(tmp_path, monkeypatch):
 
 
 LONG = {
-    "compression", "data", "drift", "engines", "failures", "federated", "fleets", "how-to-extend", "mpc", "online", "prices", "privacy",
+    "compression", "data", "drift", "engines", "failures", "federated", "fleets", "how-to-extend", "mpc", "online", "prices",
+    "privacy",
     "robustness", "secure",
 }  # fmt: skip
 

@@ -28,11 +28,13 @@ class Compiled:
         return self._program(tuple(held.structure for held in flat), [held.leaves for held in flat])
 
     def _flatten(self, place: int, tree: Any) -> "Held":
+        if isinstance(tree, np.ndarray | np.generic):
+            return Held([tree], _LEAF)
         known = self._known.get(place)
         if known is None or known[0] is not tree:
             arrays, static = eqx.partition(tree, eqx.is_array)
             leaves, structure = jax.tree.flatten(arrays)
-            known = self._known[place] = tree, Held(leaves, _Structure(structure, static if jax.tree.leaves(static) else None))
+            known = self._known[place] = tree, Held(leaves, _structure(structure, static if jax.tree.leaves(static) else None))
         return known[1]
 
 
@@ -98,7 +100,7 @@ class _Program:
             kept = isinstance(part, Kept)
             leaves, structure = jax.tree.flatten(part.tree if kept else part)
             found.append(leaves)
-            kinds.append((kept, _Structure(structure, None)))
+            kinds.append((kept, _structure(structure, None)))
         self._results[structures] = kinds
         return found
 
@@ -125,3 +127,15 @@ class _Structure:
             return True
         same = isinstance(other, _Structure) and self._tree == other._tree
         return same and eqx.tree_equal(self._static, other._static) is True
+
+
+_SEEN: dict[_Structure, _Structure] = {}
+
+
+def _structure(tree: Any, static: Any) -> _Structure:
+    """One object for equal structures: to compare two takes longer than to see that they are one."""
+    found = _Structure(tree, static)
+    return _SEEN.setdefault(found, found)
+
+
+_LEAF = _structure(jax.tree.structure(0), None)

@@ -59,6 +59,8 @@ def live(experiment: Experiment, name: str, options: Options, show: Callable[[St
         Forbidden: the site's policy does not allow it. Nothing was sent.
         ValueError, OSError: what `prepare` and `open_post` refuse; sites do not fit together.
     """
+    # A round is a few short calls, each of which is waited for: to hand them to another thread costs more than it spares.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     folder = SiteFolder(options.folder)
     with folder.held(), logged(folder.path / LOG, name) as log, _said(log):
         about = {"experiment": experiment.name, "hash": digest(experiment), "rounds": experiment.settings.rounds}
