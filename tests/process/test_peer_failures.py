@@ -27,6 +27,7 @@ _, A, B, X_STAR = support.quadratics(4, 3, 7)  # no site's own minimiser is that
 # Whichever site is left out, the others can all reach each other.
 DIRECTED = tw.network.from_edges([[i, j] for i in range(4) for j in range(4) if i != j and (i, j) != (0, 3)], 4, directed=True)
 METHODS = {
+    "on a path": (tw.GradientTracking(step_size=0.02), tw.network.path(4)),  # where d has no neighbour but c
     "GradientTracking": (tw.GradientTracking(step_size=0.02), NETWORK),
     "EXTRA": (tw.EXTRA(step_size=0.02), NETWORK),
     "EdgeADMM": (tw.EdgeADMM(penalty=1.0), NETWORK),

@@ -31,6 +31,9 @@ from .seat import Seat, take_seat
 from .secret import system_key
 from .site import Answer, Ledger, Settings
 
+# Seconds that a round takes a site that has no neighbour left.
+ALONE = 0.5
+
 
 class Peer:
     """One site of a run without a centre.
@@ -256,6 +259,8 @@ class Peer:
         """Slot → body of the messages of a phase; None when the epoch ended meanwhile."""
         key = (self._epoch.number, k, index)
         wanted = {site: slot for slot, site in enumerate(self._heard) if site and awaited[slot]}
+        if not any(self._heard) and not any(self._hearing) and len(self._epoch.members) > 1:
+            return self._alone()
         found = self._inbox.setdefault(key, {})
         asked = time.monotonic()
         while not wanted.keys() <= found.keys():
@@ -271,6 +276,18 @@ class Peer:
                     self.post.send(site, Letter(Kind.AGAIN, *key))
         self._inbox = {key: bodies for key, bodies in self._inbox.items() if key > (self._epoch.number, k, index)}
         return {slot: found[site] for site, slot in wanted.items()}
+
+    def _alone(self) -> dict[int, Any] | None:
+        """A round of a site without neighbours in this epoch: it waits for news, and takes its time. It would else run far ahead,
+        and the others would have to follow it when they meet again; only once they have ended does it hurry."""
+        end = time.monotonic() + ALONE
+        while not self._finished and (left := end - time.monotonic()) > 0:
+            letter = self.post.receive(left)
+            if letter is not None:
+                self._take(letter)
+            if self.members.disturbed():
+                return None
+        return None if self.members.disturbed() else {}
 
     def _take(self, letter: Letter) -> None:
         """A letter during a round."""
