@@ -203,6 +203,7 @@ def test_runs_stop_within_their_budget_and_engines_agree(name):
         jax.tree.map(np.testing.assert_array_equal, by_hand.x, result.x)
 
 
+@pytest.mark.slow
 def test_the_account_of_a_run_is_that_of_its_parts():
     problem, _ = clients()
     run = lambda **more: tw.solve(

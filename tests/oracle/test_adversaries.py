@@ -179,6 +179,7 @@ def bits(result):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((result.x, result.records))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "liar"),
     [

@@ -330,6 +330,7 @@ def itself(x, data):
     return x
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_not_quadratic_and_costs_defined_within_their_set_only():
     """Entropy, convex only where x > 0; x0 is near the edge, and the constants look within the set."""
     a = np.exp(np.random.default_rng(0).uniform(-1, 1, (3, 2)))
