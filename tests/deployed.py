@@ -19,14 +19,22 @@ class Killed(Exception):
     """Stands for kill −9: nothing is said, nothing is saved."""
 
 
-class Mortal:
-    """A post whose site dies at the n-th look into its mailbox."""
+class Wrapped:
+    """A post that behaves as another one does, but for what is overridden."""
 
-    def __init__(self, post, looks):
-        self._post, self._looks = post, looks
+    def __init__(self, post):
+        self._post = post
 
     def __getattr__(self, name):
         return getattr(self._post, name)
+
+
+class Mortal(Wrapped):
+    """A post whose site dies at the n-th look into its mailbox."""
+
+    def __init__(self, post, looks):
+        super().__init__(post)
+        self._looks = looks
 
     def receive(self, timeout):
         self._looks -= 1

@@ -9,7 +9,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import Killed, Mortal
+from deployed import Killed, Mortal, Wrapped
 from thalweg.deploy.journal import Journal
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
@@ -104,14 +104,8 @@ def test_too_few_sites_end_the_run_within_the_wait_and_say_who_is_missing():
         assert "c, d" in answers[name].reason  # the first to give up is missed by the other
 
 
-class Liar:
+class Liar(Wrapped):
     """A post that sends NaN in round 50, and in round 60 a message that is too short before the right one."""
-
-    def __init__(self, post):
-        self._post = post
-
-    def __getattr__(self, name):
-        return getattr(self._post, name)
 
     def send(self, to, letter):
         if letter.kind is Kind.MESSAGE and letter.round == 50:

@@ -8,7 +8,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import SERVER, Killed, Mortal, blank, names
+from deployed import SERVER, Killed, Mortal, Wrapped, blank, names
 from thalweg.deploy.client import Client
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.membership import Refused
@@ -151,14 +151,8 @@ def test_what_no_client_can_have_sent_is_counted_and_thrown_away():
     assert np.isfinite(answers[SERVER].x).all()
 
 
-class Liar:
+class Liar(Wrapped):
     """Sends rounds 5, 10 and 15 too short, as NaN, and under an old number before the right one."""
-
-    def __init__(self, post):
-        self._post = post
-
-    def __getattr__(self, name):
-        return getattr(self._post, name)
 
     def send(self, to, letter):
         if letter.kind is Kind.MESSAGE and letter.round == 5:
