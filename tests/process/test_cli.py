@@ -18,7 +18,7 @@ from thalweg._extras import require
 from thalweg.cli.app import app
 
 SOURCE = Path(thalweg.__file__).parents[1]
-EXAMPLES = SOURCE.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 GOOD = """
 [problem]

@@ -25,7 +25,7 @@ from thalweg.deploy import keys
 pytest.importorskip("zenoh")
 
 SOURCE = Path(tw.__file__).parents[1]
-HEARTS = (SOURCE.parent / "examples" / "hearts.toml").read_text()
+HEARTS = (Path(__file__).parents[2] / "examples" / "hearts.toml").read_text()
 LONG = """
 [problem]
 kind = "averaging"
