@@ -51,7 +51,7 @@ PEER_METHODS = {
     "diffusion": (lambda step, _: tw.Diffusion(step), None, (1.0,)),
     "diffusion, top-1 %": (lambda step, _: tw.Diffusion(step), message.top_k(0.01), (1.0,)),
     "diffusion, top-1 %, memory": (lambda step, _: tw.Diffusion(step), message.error_feedback(message.top_k(0.01)), (1.0,)),
-    "CHOCO, int4": (tw.ChocoSGD, message.quantise(4), (0.4, 0.8)),
+    "CHOCO, int4": (tw.ChocoSGD, message.quantise(4), (0.4, 0.8, 1.0)),
     "CHOCO, top-1 %": (tw.ChocoSGD, message.top_k(0.01), (0.05, 0.2)),
     "BEER, top-1 %": (tw.BEER, message.top_k(0.01), (0.05, 0.2)),
 }
