@@ -55,7 +55,7 @@ def rules(f: int, n: int) -> dict:
         "geometric_median": message.geometric_median(),
         "krum": message.krum(f),
         "multi_krum": message.multi_krum(f),
-        "centred_clipping": message.centred_clipping(float(matrices.RADIUS)),
+        "centred_clipping": message.centred_clipping(matrices.RADIUS),
         "covariance_filter": message.covariance_filter(f),
         "nearest_neighbour_mixing": message.nearest_neighbour_mixing(f, message.trimmed_mean(f)),
     }

@@ -5,11 +5,8 @@ Axes: `n` messages, `d` numbers in each.
 
 import numpy as np
 
-RADIUS, WEISZFELD, FEW = (
-    100,
-    100,
-    10,
-)  # of centred clipping; iterations of the geometric median; most messages for all sets of them
+# Of centred clipping; iterations of the geometric median; most messages for all sets of them.
+RADIUS, WEISZFELD, FEW = 100.0, 100, 10
 REPEATS, LONG = 3, 2.0  # best of so many, or of fewer that take longer than so many seconds
 
 

@@ -37,7 +37,7 @@ class CovarianceFilter(Rule):
         return None
 
     def aggregate(self, messages, arrived):
-        products, dtype = gram(messages), messages.dtype
+        products, dtype = gram(messages, arrived), messages.dtype
         arrived = arrived & jnp.isfinite(jnp.diagonal(products))  # not so far that its square overflows
         products = jnp.where(arrived[:, None] & arrived[None], products, 0)
         m = heard(arrived)

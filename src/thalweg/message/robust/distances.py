@@ -1,4 +1,4 @@
-"""Distances between messages, from one product of the matrix with itself.
+"""Distances between messages, from products of the matrix with itself.
 
 Axes: `c` slots, `d` coordinates.
 """
@@ -7,31 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .order import median
-
-# Columns that are multiplied at a time, and rows whose median is taken at a time.
-COLUMNS, ROWS = 4096, 32
+from .order import nth
 
 
-def gram(messages: Float[Array, "c d"]) -> Float[Array, "c c"]:
-    """The inner products of the messages less a point in their midst.
+def gram(messages: Float[Array, "c d"], arrived: Bool[Array, " c"]) -> Float[Array, "c c"]:
+    """The inner products of the messages less the one in their midst.
 
-    ‖m_i − m_j‖² = g_ii + g_jj − 2 g_ij rounds by about ε‖m_i − o‖² for the origin o. With the coordinate-wise median as origin
-    (of medians of `ROWS` each, where there are more) the distances of honest messages keep their digits whatever others send.
+    ‖m_i − m_j‖² = g_ii + g_jj − 2 g_ij rounds by about ε‖m_i − o‖² for the origin o. As they stand, o is zero, which may be far
+    from all; but good enough to find a message o whose median distance to the others is least, within ε‖m‖², and with it as
+    origin the distances of honest messages keep their digits whatever others send.
     """
-    c, d = messages.shape
-    width = min(COLUMNS, d)
-
-    def of(block):
-        block = block - _midst(block)[None]
-        return jnp.matmul(block, block.T, precision=jax.lax.Precision.HIGHEST)
-
-    def add(i, total):
-        return total + of(jax.lax.dynamic_slice(messages, (0, i * width), (c, width)))
-
-    total = jax.lax.fori_loop(0, d // width, add, jnp.zeros((c, c), messages.dtype))
-    total = total + of(messages[:, d - d % width :]) if d % width else total
-    return (total + total.T) / 2  # as far from i to j as from j to i
+    between = squared(_products(messages), arrived)
+    middle = nth(between, arrived, jnp.maximum(jnp.sum(arrived, dtype=jnp.int32) - 1, 0) // 2)
+    return _products(messages - messages[jnp.argmin(jnp.where(arrived, middle, jnp.inf))][None])
 
 
 def squared(products: Float[Array, "c c"], arrived: Bool[Array, " c"]) -> Float[Array, "c c"]:
@@ -45,14 +33,9 @@ def squared(products: Float[Array, "c c"], arrived: Bool[Array, " c"]) -> Float[
 
 def distances(messages: Float[Array, "c d"], arrived: Bool[Array, " c"]) -> Float[Array, "c c"]:
     """‖m_i − m_j‖², as `squared`."""
-    return squared(gram(messages), arrived)
+    return squared(gram(messages, arrived), arrived)
 
 
-def _midst(block):
-    c = len(block)
-    if c <= ROWS:
-        return median(block, jnp.ones(c, bool))
-    groups = -(-c // ROWS)
-    padded = jnp.concatenate([block, block[: groups * ROWS - c]]).reshape(ROWS, -1)
-    medians = median(padded, jnp.ones(ROWS, bool)).reshape(groups, -1)
-    return _midst(medians)
+def _products(messages):
+    found = jnp.matmul(messages, messages.T, precision=jax.lax.Precision.HIGHEST)
+    return (found + found.T) / 2  # as far from i to j as from j to i

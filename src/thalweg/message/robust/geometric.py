@@ -36,7 +36,7 @@ class GeometricMedian(Rule):
         return 4 * (1 + majority_ratio(n, f)) ** 2
 
     def aggregate(self, messages, arrived):
-        return average(self._weights(gram(messages), arrived), messages)
+        return average(self._weights(gram(messages, arrived), arrived), messages)
 
     def _weights(self, products, arrived):
         """`[c]` the messages' parts of the median, summing to one."""

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# Beyond as many rows a network takes seconds to compile.
-NETWORK = 32
-# Rows that one compiled sum takes together, and columns that are bisected at a time.
-ROWS, COLUMNS = 16, 256
+# Beyond as many rows a network takes seconds to compile, and XLA does not keep it in one pass.
+NETWORK = 64
+# Up to `ALL` rows are counted by one compiled sum, more of them `ROWS` at a time; entries that are bisected at a time. Measured:
+# sums of a few hundred terms are not vectorised any more.
+ALL, ROWS, BLOCK = 192, 16, 2**18
 
 
 def between(
@@ -81,7 +82,9 @@ def _rows(messages, arrived):
 def _sorted(rows: list) -> list:
     """The rows of which the first has the least entry of every coordinate, and so on."""
     for i, j in comparators(len(rows)):
-        rows[i], rows[j] = jnp.minimum(rows[i], rows[j]), jnp.maximum(rows[i], rows[j])
+        a, b = rows[i], rows[j]
+        ordered = a <= b  # there is no NaN, of which a minimum would have to think
+        rows[i], rows[j] = jnp.where(ordered, a, b), jnp.where(ordered, b, a)
     return rows
 
 
@@ -106,7 +109,8 @@ def comparators(n: int) -> tuple[tuple[int, int], ...]:
 
 def _bisected(messages, arrived, ranks) -> Float[Array, "r d"]:
     """The entries of these ranks, `[r, d]`, a few columns at a time."""
-    (c, d), width = messages.shape, min(COLUMNS, messages.shape[1])
+    c, d = messages.shape
+    width = min(max(1, BLOCK // c), d)
     count = -(-d // width)
 
     def columns(i, found):
@@ -120,9 +124,10 @@ def _bisected(messages, arrived, ranks) -> Float[Array, "r d"]:
 
 def _by_bits(block, ranks):
     """The least number with more than `rank` entries at or below it, bit by bit."""
-    groups = -(-len(block) // ROWS)
-    padded = jnp.pad(block, ((0, groups * ROWS - len(block)), (0, 0)), constant_values=jnp.inf)
-    padded = padded.reshape(ROWS, groups, -1)
+    together = len(block) if len(block) <= ALL else ROWS
+    groups = -(-len(block) // together)
+    padded = jnp.pad(block, ((0, groups * together - len(block)), (0, 0)), constant_values=jnp.inf)
+    padded = padded.reshape(together, groups, -1)
     whole = {2: jnp.int16, 4: jnp.int32, 8: jnp.int64}[block.dtype.itemsize]
     steps = 8 * block.dtype.itemsize
     flip = jnp.iinfo(whole).max
@@ -131,7 +136,7 @@ def _by_bits(block, ranks):
         return jax.lax.bitcast_convert_type(jnp.where(place < 0, place ^ flip, place), block.dtype)
 
     def below(threshold):
-        each = [(padded[r] <= threshold[None]).astype(jnp.int32) for r in range(ROWS)]
+        each = [(padded[r] <= threshold[None]).astype(jnp.int32) for r in range(together)]
         return jnp.sum(sum(each[1:], each[0]), axis=0)
 
     def step(_, interval):
