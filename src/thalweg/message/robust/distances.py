@@ -9,17 +9,23 @@ from jaxtyping import Array, Bool, Float
 
 from .order import nth
 
+# Of median lengths: more digits than four bits are not given away.
+LONG = 4.0
+
 
 def gram(messages: Float[Array, "c d"], arrived: Bool[Array, " c"]) -> Float[Array, "c c"]:
-    """The inner products of the messages less the one in their midst.
+    """The inner products of the messages less a point that is not far from them.
 
-    ‖m_i − m_j‖² = g_ii + g_jj − 2 g_ij rounds by about ε‖m_i − o‖² for the origin o. As they stand, o is zero, which may be far
-    from all; but good enough to find a message o whose median distance to the others is least, within ε‖m‖², and with it as
-    origin the distances of honest messages keep their digits whatever others send.
+    ‖m_i − m_j‖² = g_ii + g_jj − 2 g_ij rounds by about ε‖m_i − o‖² for the origin o. That point is zero, unless messages are longer
+    than `LONG` times what they differ by: then it is the message whose median distance to the others is least (as far as the first
+    products can tell: within ε‖m‖²). So distances of honest messages keep their digits whatever others send.
     """
-    between = squared(_products(messages), arrived)
-    middle = nth(between, arrived, jnp.maximum(jnp.sum(arrived, dtype=jnp.int32) - 1, 0) // 2)
-    return _products(messages - messages[jnp.argmin(jnp.where(arrived, middle, jnp.inf))][None])
+    products = _products(messages)
+    between, half = squared(products, arrived), jnp.maximum(jnp.sum(arrived, dtype=jnp.int32) - 1, 0) // 2
+    middle = jnp.where(arrived, nth(between, arrived, half), jnp.inf)
+    length = nth(jnp.diagonal(products)[:, None], arrived, half)[0]
+    again = lambda: _products(messages - messages[jnp.argmin(middle)][None])
+    return jax.lax.cond(length <= LONG**2 * jnp.min(middle), lambda: products, again)
 
 
 def squared(products: Float[Array, "c c"], arrived: Bool[Array, " c"]) -> Float[Array, "c c"]:

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .base import TERMS
+
 # Beyond as many rows a network takes seconds to compile, and XLA does not keep it in one pass.
 NETWORK = 64
-# Up to `ALL` rows are counted by one compiled sum, more of them `ROWS` at a time; entries that are bisected at a time. Measured:
-# sums of a few hundred terms are not vectorised any more.
-ALL, ROWS, BLOCK = 192, 16, 2**18
+# Up to `TERMS` rows are counted by one compiled sum, more of them `ROWS` at a time; entries that are bisected at a time.
+ROWS, BLOCK = 16, 2**18
 
 
 def between(
@@ -124,7 +125,7 @@ def _bisected(messages, arrived, ranks) -> Float[Array, "r d"]:
 
 def _by_bits(block, ranks):
     """The least number with more than `rank` entries at or below it, bit by bit."""
-    together = len(block) if len(block) <= ALL else ROWS
+    together = len(block) if len(block) <= TERMS else ROWS
     groups = -(-len(block) // together)
     padded = jnp.pad(block, ((0, groups * together - len(block)), (0, 0)), constant_values=jnp.inf)
     padded = padded.reshape(together, groups, -1)
