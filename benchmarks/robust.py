@@ -8,7 +8,8 @@
 1. Softmax regression on MNIST-5k (or 5,000 pictures of Fashion-MNIST: --data fashion_mnist), 20 clients by Dirichlet(0.3) of
    labels, FedAvg: accuracy on the common test pictures after the last round, for every rule under every attack.
 2. Seconds per aggregation of an [n, d] matrix of float32, compiled, beside the same rules of ByzFL in an environment of its own;
-   values are compared. Matrices that would take more than `MEMORY` are left out.
+   values are compared. Matrices that would take more than `MEMORY` are left out, and those for which n²d is more than `WORK`:
+   ByzFL's mixing of neighbours would take most of an hour.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from .rivals import matrices
 from .rivals.environment import prepare
 
 SIZES = [(n, d) for n in (10, 100, 1000) for d in (10_000, 100_000, 1_000_000)]
-MEMORY = 6e9
+MEMORY, WORK = 6e9, 2e10
 COPIES = 6  # of a matrix, that the greediest of all holds at once
 
 CLIENTS, PICTURES, SHARES, ROUNDS = 20, 5000, (0.2, 0.4), 100
@@ -103,6 +104,9 @@ def speed(sizes) -> None:
         size = 4 * n * d
         if COPIES * size > MEMORY:
             print(f"\n{n} × {d:,}: left out, {size / 1e9:.1f} GB that would be held {COPIES} times")
+            continue
+        if n * n * d > WORK:
+            print(f"\n{n} × {d:,}: left out, ByzFL would take too long")
             continue
         f, x = matrices.liars(n), matrices.messages(n, d)
         rival = theirs(n, d)

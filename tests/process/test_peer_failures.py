@@ -105,13 +105,17 @@ def test_too_few_sites_end_the_run_within_the_wait_and_say_who_is_missing():
 
 
 class Liar(Wrapped):
-    """A post that sends NaN in round 50, and in round 60 a message that is too short before the right one."""
+    """A post that sends NaN in round 50, in round 60 a message that is too short before the right one, and in round 70 a hundred of
+    rounds to come, and of one that never comes."""
 
     def send(self, to, letter):
         if letter.kind is Kind.MESSAGE and letter.round == 50:
             letter = dataclasses.replace(letter, body=np.full(len(letter.body) // 8, np.nan).tobytes())
         if letter.kind is Kind.MESSAGE and letter.round == 60:
             self._post.send(to, dataclasses.replace(letter, body=letter.body[:-1]))
+        if letter.kind is Kind.MESSAGE and letter.round == 70:
+            for k in (*range(80, 120), *range(60), 2**31):
+                self._post.send(to, dataclasses.replace(letter, round=70 + k))
         self._post.send(to, letter)
 
 
@@ -125,6 +129,7 @@ def test_what_no_site_can_have_sent_is_counted_and_thrown_away():
     for name in ("a", "c"):  # the neighbours of d
         assert answers[name].rejected["not finite"] == 1
         assert answers[name].rejected["wrong size"] == 1
+        assert answers[name].rejected["too far ahead"] > 60
     for name in NAMES:
         assert answers[name].rounds == 120
         assert np.linalg.norm(answers[name].x - X_STAR) < 0.5 * np.linalg.norm(X_STAR)
