@@ -1,11 +1,13 @@
 """Rounds of deployed runs: one process per site, on loopback with mutual TLS, 1,000 numbers a message.
 
-    python -m benchmarks.deploy_rounds [--only ring|server|raw] [--sites 8] [--rounds 2000]
+    python -m benchmarks.deploy_rounds [--only ring|server|raw|flower] [--sites 8] [--rounds 2000]
 
 *ring*: peers that average. *server*: clients that take one gradient step each. *raw*: the messages of the ring over Zenoh alone,
-with the same certificates: no algorithm, no seals, no table of access. Printed are the median time of a round after the first tenth
-as the median site saw it, what nine of ten rounds kept to at the slowest site, and the processor time of a round, of all processes
-together: on c cores no round is shorter than a c-th of that.
+with the same certificates: no algorithm, no seals, no table of access. *flower*: FedAvg of the same clients by Flower's deployment
+engine, in an environment of its own and without TLS, `FLOWER_ROUNDS` rounds, of which the first is not counted.
+
+Printed are the median time of a round after the first tenth as the median site saw it, what nine of ten rounds kept to at the
+slowest site, and the processor time of a round, of all processes together: on c cores no round is shorter than a c-th of that.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from pathlib import Path
 
 # Times are those of so many rounds together.
 NUMBERS, EVERY = 1000, 10
-KINDS = ("raw", "ring", "server")
+KINDS = ("raw", "ring", "server", "flower")
+FLOWER_ROUNDS = 8
 
 
 def free_ports(count: int) -> list[int]:
@@ -158,6 +161,22 @@ def measured(kind: str, sites: int, rounds: int) -> list[dict[str, float]]:
                 process.kill()
 
 
+def flower(sites: int) -> None:
+    """Print its row: what processor time it takes is not known."""
+    from .rivals.environment import prepare
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        command = [prepare("flower_deployment"), "-m", "benchmarks.rivals.flower_deployment", "--out", out]
+        command += ["--clients", str(sites), "--rounds", str(FLOWER_ROUNDS)]
+        subprocess.run(command, check=True, capture_output=True, timeout=400, cwd=Path(__file__).parents[1])
+        found = json.loads(out.read_text())
+    took = sorted(b - a for a, b in itertools.pairwise(found["times"][1:]))
+    print(
+        f"  {'flower':<10}{1e3 * statistics.median(took):>7,.0f} ms{1e3 * took[-1]:>7,.0f} ms   (flwr {found['version']}; most)"
+    )
+
+
 def main() -> None:
     """Print the table, or be one site of it."""
     if sys.argv[1:2] == ["--be"]:
@@ -175,6 +194,9 @@ def main() -> None:
     print(f"{asked.sites} sites, {NUMBERS:,} single numbers a message, mutual TLS and sealed letters, {asked.rounds} rounds")
     print(f"  {'':<10}{'median':>10}{'9 of 10':>10}{'processor, all':>16}")
     for kind in (asked.only,) if asked.only else KINDS:
+        if kind == "flower":
+            flower(asked.sites)
+            continue
         seen = measured(kind, asked.sites, asked.rounds)
         median, p90 = statistics.median(s["median"] for s in seen), max(s["p90"] for s in seen)
         print(

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 PEERS = ("pytorch", "pfl_research", "flower", "fedjax")  # of `benchmarks.federated`
-KNOWN = (*PEERS, "byzfl")
+KNOWN = (*PEERS, "byzfl", "flower_deployment")
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("THALWEG_RIVALS", "~/.cache/thalweg-rivals")).expanduser()
 
