@@ -17,7 +17,7 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .card import Card, among, card_of, read_cards
-from .compiled import plain
+from .compiled import Held, plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
 from .journal import Journal
@@ -197,7 +197,7 @@ class Client:
         if letter.phase + 1 == len(rounds.specs):
             self._provisional, self._worked, self._round = record, number, letter.round + 1
             self._log(letter)
-            self._record(float(info.loss))
+            self._record(info)
         self._reply = key, np.asarray(reply).tobytes()
         self.ledger.messages += letter.phase == 0
         self.ledger.payload += len(self._reply[1])
@@ -214,10 +214,11 @@ class Client:
             notes = {"cards": self._cards, "worked": self._worked}
             self._journal.write(letter.epoch, letter.round, notes, (plain(self._kept), plain(self._provisional)))
 
-    def _record(self, loss: float) -> None:
+    def _record(self, info: Held) -> None:
         if self._round % self.every and self._round != self.plan.rounds:
             return
-        row = {"round": self._round, "seconds": time.monotonic() - self._began, "loss": loss, "bytes": self.ledger.payload}
+        seconds, loss = time.monotonic() - self._began, float(info.tree.loss)
+        row = {"round": self._round, "seconds": seconds, "loss": loss, "bytes": self.ledger.payload}
         for name, value in row.items():
             self.history[name].append(value)
         if self.watch is not None:

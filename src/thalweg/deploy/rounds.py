@@ -159,8 +159,8 @@ class ClientRounds:
         """The record of a client that was never drawn."""
         return self._begin(self._program)
 
-    def respond(self, record: Any, common: Any, own: Any, k: int, index: int, number: int) -> tuple[Held, Array, Any]:
-        """(record, bytes to send, what was learnt) after work on what arrived, as bytes; randomness goes by `number`."""
+    def respond(self, record: Any, common: Any, own: Any, k: int, index: int, number: int) -> tuple[Held, Array, Held]:
+        """(record, bytes to send, `ClientInfo`) after work on what arrived, as bytes; randomness goes by `number`."""
         return self._respond[index](self._program, record, common, own, np.int32(k), np.int32(number))
 
     def own(self, record: Any, server: Any) -> Array:
@@ -248,7 +248,7 @@ def _respond(index: int, executor, e: ServerProgram, record, common, own, k, num
     record, up, info = respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index, count=number)
     report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs.report.items()}
     first = jax.tree.map(lambda leaf: leaf[0], up.wire)
-    return Kept(record), as_bytes((first, report)), jax.tree.map(lambda leaf: leaf[0], info)
+    return Kept(record), as_bytes((first, report)), Kept(jax.tree.map(lambda leaf: leaf[0], info))
 
 
 def _own(executor, e: ServerProgram, record, server):

@@ -99,12 +99,12 @@ class Synchronous:
         pending = pending - self._desk.roster.silent
         if not pending:
             return True
-        if not pending <= self._desk.roster.proved or not self._times:
+        least = self._desk.settings.timeout  # no median is asked for before
+        if waited <= least or not pending <= self._desk.roster.proved or not self._times:
             return False
         times = np.array(self._times)
         middle = float(np.median(times))
-        limit = max(self._desk.settings.timeout, middle + SPREADS * float(np.median(np.abs(times - middle))))
-        if waited <= limit:
+        if waited <= max(least, middle + SPREADS * float(np.median(np.abs(times - middle)))):
             return False
         self._desk.roster.silent |= pending
         return True
