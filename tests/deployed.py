@@ -1,6 +1,7 @@
 """Sites of a deployed run as threads of one process."""
 
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,23 @@ class Mortal(Wrapped):
         if self._looks < 0:
             self._post.close()
             raise Killed
+        return self._post.receive(timeout)
+
+
+class Frozen(Wrapped):
+    """A post whose site stands still for some seconds at the n-th look into its mailbox, as SIGSTOP does; one that is `deaf`
+    misses what was sent to it meanwhile."""
+
+    def __init__(self, post, looks, seconds, deaf=False):
+        super().__init__(post)
+        self._looks, self._seconds, self._deaf = looks, seconds, deaf
+
+    def receive(self, timeout):
+        self._looks -= 1
+        if self._looks == 0:
+            time.sleep(self._seconds)
+            while self._deaf and not self._post.mailbox.empty():
+                self._post.receive(0)
         return self._post.receive(timeout)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import Killed, Mortal, Wrapped
+from deployed import Frozen, Killed, Mortal, Wrapped
 from thalweg.deploy.journal import Journal
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
@@ -166,30 +166,12 @@ def test_a_log_survives_a_torn_write_and_a_full_disk(tmp_path):
     assert full.failures == 1
 
 
-class Frozen:
-    """A post whose site stands still for a while, does not know it, and misses what was sent to it meanwhile."""
-
-    def __init__(self, post, looks, seconds):
-        self._post, self._looks, self._seconds = post, looks, seconds
-
-    def __getattr__(self, name):
-        return getattr(self._post, name)
-
-    def receive(self, timeout):
-        self._looks -= 1
-        if self._looks == 0:
-            time.sleep(self._seconds)
-            while not self._post.mailbox.empty():
-                self._post.receive(0)
-        return self._post.receive(timeout)
-
-
 @pytest.mark.slow
 def test_a_site_that_stood_still_while_the_others_went_on_is_taken_back():
     """The network never missed it; the leader waited for it in vain, when another one died."""
     exchange, answers = Exchange(), {}
     options = {"rounds": 20_000, "settings": Settings(wait=60, timeout=0.3, quorum=2)}
-    posts = {1: Mortal(exchange.join("b"), 100), 2: Frozen(exchange.join("c"), 90, 2.0)}
+    posts = {1: Mortal(exchange.join("b"), 100), 2: Frozen(exchange.join("c"), 90, 2.0, deaf=True)}
     threads = [start(exchange, i, answers, post=posts.get(i), **options) for i in range(4)]
     for thread in threads:
         thread.join(100)

@@ -8,7 +8,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import SERVER, Killed, Mortal, Wrapped, blank, names
+from deployed import SERVER, Frozen, Killed, Mortal, Wrapped, blank, names
 from thalweg.deploy.client import Client
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.membership import Refused
@@ -99,7 +99,7 @@ def test_too_few_clients_end_the_run_and_it_can_be_resumed(tmp_path):
 def test_a_client_that_does_not_answer_is_left_out_and_taken_back():
     exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=1500)
     threads = [start(exchange, name, answers, plan, timeout=0.2, every=1) for name in (SERVER, *NAMES[:3])]
-    frozen = Frozen(exchange.join(NAMES[3]))
+    frozen = Frozen(exchange.join(NAMES[3]), 60, 1.0)
     threads.append(start(exchange, NAMES[3], answers, plan, post=frozen, timeout=0.2))
     for thread in threads:
         thread.join(60)
@@ -108,22 +108,6 @@ def test_a_client_that_does_not_answer_is_left_out_and_taken_back():
     taking_part = answers[SERVER].history["participants"]
     assert 3 in taking_part
     assert 4 in taking_part[taking_part.index(3) :]
-
-
-class Frozen:
-    """A post whose site stands still for a second in the middle (as SIGSTOP does)."""
-
-    def __init__(self, post):
-        self._post, self._looks = post, 0
-
-    def __getattr__(self, name):
-        return getattr(self._post, name)
-
-    def receive(self, timeout):
-        self._looks += 1
-        if self._looks == 60:
-            time.sleep(1.0)
-        return self._post.receive(timeout)
 
 
 def test_other_experiments_are_named_on_both_sides():
