@@ -198,6 +198,7 @@ def accuracies(data: str, shares, rounds: int, seed: int = 0) -> None:
                     warnings.simplefilter("ignore", RuntimeWarning)
                     row.append(100 * accuracy(problem, rule, liar))
             print(f"  {name:<25}" + "".join(f"{value:>18.1f}" for value in row), flush=True)
+            jax.clear_caches()  # a process can map only so many pieces of memory, and every program takes several
 
 
 def main() -> None:
@@ -205,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.robust", description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("speed", "accuracy"), action="append", help="only this part")
     parser.add_argument("--data", choices=("mnist_5k", "fashion_mnist"), default="mnist_5k")
+    parser.add_argument("--share", type=float, action="append", help="only this fraction of liars")
     parser.add_argument("--tiny", action="store_true", help="the smallest size of each part")
     asked = parser.parse_args()
     print(f"python -m benchmarks.robust {' '.join(sys.argv[1:])}\n{describe()}")
@@ -212,7 +214,7 @@ def main() -> None:
         if part == "speed":
             speed(SIZES[:1] if asked.tiny else SIZES)
         else:
-            accuracies(asked.data, SHARES[:1] if asked.tiny else SHARES, 5 if asked.tiny else ROUNDS)
+            accuracies(asked.data, asked.share or (SHARES[:1] if asked.tiny else SHARES), 5 if asked.tiny else ROUNDS)
 
 
 if __name__ == "__main__":
