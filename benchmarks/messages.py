@@ -52,8 +52,8 @@ PEER_METHODS = {
     "diffusion, top-1 %": (lambda step, _: tw.Diffusion(step), message.top_k(0.01), (1.0,)),
     "diffusion, top-1 %, memory": (lambda step, _: tw.Diffusion(step), message.error_feedback(message.top_k(0.01)), (1.0,)),
     "CHOCO, int4": (tw.ChocoSGD, message.quantise(4), (0.4, 0.8, 1.0)),
-    "CHOCO, top-1 %": (tw.ChocoSGD, message.top_k(0.01), (0.05, 0.2)),
-    "BEER, top-1 %": (tw.BEER, message.top_k(0.01), (0.05, 0.2)),
+    "CHOCO, top-1 %": (tw.ChocoSGD, message.top_k(0.01), (0.02, 0.05, 0.2)),
+    "BEER, top-1 %": (tw.BEER, message.top_k(0.01), (0.02, 0.05, 0.2)),
 }
 SPEED_STAGES = {
     "cast to bfloat16": message.cast("bfloat16"),
