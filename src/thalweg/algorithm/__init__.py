@@ -7,7 +7,6 @@ from .server.base import ServerAlgorithm
 from .step import LocalStep, PerAgent
 
 __all__ = [
-    "AsynchronousAlgorithm", "Claims", "Context", "Facts", "Info", "LocalPolyak", "LocalSGD", "LocalSolver", "LocalStep", "PeerAlgorithm",
-    "PerAgent", "PrivateSGD",
-    "ServerAlgorithm",
+    "AsynchronousAlgorithm", "Claims", "Context", "Facts", "Info", "LocalPolyak", "LocalSGD", "LocalSolver", "LocalStep",
+    "PeerAlgorithm", "PerAgent", "PrivateSGD", "ServerAlgorithm",
 ]  # fmt: skip

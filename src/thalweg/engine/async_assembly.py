@@ -48,7 +48,7 @@ def assemble_asynchronous(
         mixer=None,
         adversary=None,
         world=make_world(network, problem.dtype, ids, frozenset(), fast=False),
-        setting=make_setting(network, ids),
+        setting=make_setting(network.with_failures(), ids),  # what is lost is in the order of events
         key=jax.random.key_data(jax.random.key(seed)),
         places=places,
         gauge=kind.gauge,

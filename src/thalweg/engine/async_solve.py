@@ -63,7 +63,7 @@ def solve_asynchronously(
         fingerprint, algorithm, seed, engine, None,
         network=f"{network!r} {setup.digest_of((program.world, program.setting))}",
         columns=f"reference: {goal.kind}, agents: {keep_agents}",
-        events=setup.digest_of(_told(engine)),
+        events=setup.digest_of([network.failures.loss, *_told(engine)]),
     )  # fmt: skip
     session = Sequenced(deterministic=engine.deterministic, order=plan)
     began = time.monotonic()
@@ -132,10 +132,11 @@ class EventColumns:
 
 def _plan(engine: EventDriven, network: Network, ids: np.ndarray, seed: int, rounds: int) -> Plan:
     if engine.events is not None:
-        return plan_of(engine.events, network, None)
+        return plan_of(engine.events, network, None, None)
     clocks = engine.clocks or Clocks()
     clocks.check(network.n)
-    return plan_of(draw_events(clocks, network, ids, seed, rounds), network, clocks)
+    events, over = draw_events(clocks, network, ids, seed, rounds)
+    return plan_of(events, network, over, clocks)
 
 
 def _told(engine: EventDriven) -> list[Any]:

@@ -24,11 +24,12 @@ MOST = 200_000_000
 
 @dataclasses.dataclass(frozen=True)
 class _Arcs:
-    """Who hears whom, in order of (id of sender, id of receiver); agents as ranks of ids. `start [n + 1]`: where senders begin."""
+    """Who hears whom, in order of (id of sender, id of receiver); agents as ranks of ids. `start [b]`, b = n + 1: where senders
+    begin."""
 
     sender: Int[np.ndarray, " a"]
     receiver: Int[np.ndarray, " a"]
-    start: Int[np.ndarray, " n+1"]
+    start: Int[np.ndarray, " b"]
 
 
 @dataclasses.dataclass
@@ -41,8 +42,11 @@ class _Under:
     newest: Int[np.ndarray, " a"]
 
 
-def draw_events(clocks: Clocks, network: Network, ids: Int[np.ndarray, " n"], seed: int, rounds: int) -> Events:
-    """The events up to where agents have woken `rounds` times on average: the first n·rounds wakes, and what is heard before the next.
+def draw_events(
+    clocks: Clocks, network: Network, ids: Int[np.ndarray, " n"], seed: int, rounds: int
+) -> tuple[Events, Float[np.ndarray, " e"]]:
+    """(events, over): n·rounds wakes, and all that is heard before the next one; and of every wake when its message will have come
+    to all whom it reaches, −∞ where it reaches nobody.
 
     A message is lost with the probability `network.failures.loss`, each by itself; one that was overtaken is dropped.
 
@@ -74,10 +78,10 @@ def draw_events(clocks: Clocks, network: Network, ids: Int[np.ndarray, " n"], se
         rng = np.random.default_rng([int(seed) % 2**64, window])
         parts.append(_window(ranked, arcs, network.failures.loss, woken, under, rng, begin, end))
         total, window = total + int((parts[-1][2] == WAKE).sum()), window + 1
-    time, agent, sender, number = map(np.concatenate, zip(*parts, strict=True))
+    time, agent, sender, number, over = map(np.concatenate, zip(*parts, strict=True))
     cut = np.flatnonzero(sender == WAKE)[n * rounds]
     sender = np.where(sender == WAKE, WAKE, by_id[sender])
-    return Events(by_id[agent][:cut], sender[:cut], number[:cut], time[:cut])
+    return Events(by_id[agent][:cut], sender[:cut], number[:cut], time[:cut]), over[:cut]
 
 
 class _Ranked:
@@ -108,7 +112,7 @@ class _Ranked:
 
 
 def _window(ranked: _Ranked, arcs: _Arcs, loss: float, woken, under: _Under, rng, begin: float, end: float):
-    """(time, agent, sender, number) of what happens before `end`, in order; `woken` and `under` go on."""
+    """(time, agent, sender, number, over) of what happens before `end`, in order; `woken` and `under` go on."""
     if ranked.first is None and not ranked.clocks.poisson:
         ranked.first = ranked.period * rng.random(len(ranked.period))
     agent, time = ranked.wakes(rng, begin, end)
@@ -125,12 +129,16 @@ def _window(ranked: _Ranked, arcs: _Arcs, loss: float, woken, under: _Under, rng
     for name, new in (("due", due), ("arc", arc), ("number", number[wake])):
         setattr(under, name, np.concatenate([getattr(under, name), new[arrives]]))
 
+    over = np.full(len(agent), -np.inf)
+    np.maximum.at(over, wake[arrives], due[arrives])
+
     due, arc, heard = _heard(under, end)
     columns = (
         np.concatenate([time, due]),
         np.concatenate([agent, arcs.receiver[arc]]),
         np.concatenate([np.full(len(time), WAKE), arcs.sender[arc]]),
         np.concatenate([number, heard]),
+        np.concatenate([over, np.full(len(due), np.nan)]),
     )
     # At one instant all who wake do so before anybody hears.
     order = np.lexsort((columns[3], columns[2], columns[1], columns[2] != WAKE, columns[0]))
@@ -138,7 +146,7 @@ def _window(ranked: _Ranked, arcs: _Arcs, loss: float, woken, under: _Under, rng
 
 
 def _heard(under: _Under, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(due, arc, number) of the messages that come before `end`, without those that were overtaken; they are no longer under way."""
+    """(due, arc, number) of the messages that come before `end`, without those that were overtaken; none is under way any more."""
     come = under.due < end
     due, arc, number = under.due[come], under.arc[come], under.number[come]
     under.due, under.arc, under.number = under.due[~come], under.arc[~come], under.number[~come]

@@ -1,6 +1,7 @@
 """An order of events as the compiled loop wants it: slots, places for messages under way, and windows of equal length.
 
-A round is n wakes, with all that is heard until the next one. Axes: `e` events, `r` rounds, `w` events of a window.
+A round is n wakes, with all that is heard until the next one.
+Axes: `e` events, `b` bounds of rounds (one more than rounds), `w` events of a window.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ class Window(eqx.Module):
     """
 
     first: Int[Array, ""]
-    starts: Int[Array, " r"]
+    starts: Int[Array, " b"]
     agent: Int[Array, " w"]
     slot: Int[Array, " w"]
     place: Int[Array, " w"]
@@ -39,7 +40,7 @@ class Plan:
 
     Attributes:
         agent, slot, place: of every event `[e]`; slot is −1 at a wake, place is `places` where nobody will hear the message.
-        starts: `[r + 1]`, where rounds begin; clock: `[r + 1]`, the time after each, None where it is not known.
+        starts: `[b]`, where rounds begin; clock: `[b]`, the time after each, None where it is not known.
         places: for messages under way.
         length: of a window.
     """
@@ -47,8 +48,8 @@ class Plan:
     agent: Int[np.ndarray, " e"]
     slot: Int[np.ndarray, " e"]
     place: Int[np.ndarray, " e"]
-    starts: Int[np.ndarray, " r+1"]
-    clock: Float[np.ndarray, " r+1"] | None
+    starts: Int[np.ndarray, " b"]
+    clock: Float[np.ndarray, " b"] | None
     places: int
     length: int
     n: int
@@ -72,56 +73,63 @@ class Plan:
         return Window(jnp.asarray(k, jnp.int32), pad(starts, self.length // self.n + 2), *events)
 
 
-def plan_of(events: Events, network: Network, clocks: Clocks | None) -> Plan:
-    """The plan of an order. Sizes follow from network and clocks where they suffice, so that another seed compiles nothing.
+def plan_of(events: Events, network: Network, over: Float[np.ndarray, " e"] | None, clocks: Clocks | None) -> Plan:
+    """The plan of an order. `over` and `clocks` are those of a drawn one: what lies beyond its end then counts too, and a run can
+    be resumed into a longer one. Sizes follow from network and clocks where they suffice, so that another seed compiles nothing.
 
     Raises:
         ValueError: an event that cannot be on this network.
     """
     n, slot = network.n, events.slots(network)
-    wakes = np.flatnonzero(slot == WAKE)
+    wakes, heard = np.flatnonzero(slot == WAKE), np.flatnonzero(slot != WAKE)
     starts = np.append(wakes[::n], len(events)).astype(np.int64)
-    place, most = _places(events, slot, n)
+    message = _messages(events, wakes, heard, n)
+    if over is None:
+        begin, end = wakes.astype(float), np.full(len(wakes), -np.inf)
+        end[message] = heard  # events ascend: the last one stays
+    else:
+        begin, end = events.time[wakes], over[wakes]
+    places, taken = _places(begin, end, _under_way(network, clocks))
+    place = np.empty(len(events), np.int32)
+    place[wakes], place[heard] = taken, taken[message]
     usual = np.mean(network.slots().mask.sum(axis=1)) + 1
     longest = int(np.diff(starts).max(initial=1))
-    clock = None if events.time is None else np.concatenate([[0.0], events.time[starts[1:] - 1]])
     return Plan(
         agent=events.agent,
         slot=slot,
-        place=np.where(place < 0, places := _power(max(most, _under_way(network, clocks))), place).astype(np.int32),
+        place=place,
         starts=starts,
-        clock=clock,
+        clock=None if events.time is None else np.concatenate([[0.0], events.time[starts[1:] - 1]]),
         places=places,
         length=max(SMALLEST, _power(max(longest, int(2 * n * usual)))),
         n=n,
     )
 
 
-def _places(events: Events, slot: np.ndarray, n: int) -> tuple[np.ndarray, int]:
-    """(place `[e]` of each event's message, −1 where nobody hears it; how many places there are).
+def _messages(events: Events, wakes: np.ndarray, heard: np.ndarray, n: int) -> np.ndarray:
+    """Which of all wakes each message that is heard is of."""
+    by_agent = np.argsort(events.agent[wakes], kind="stable")
+    begin = np.concatenate([[0], np.cumsum(np.bincount(events.agent[wakes], minlength=n))])
+    return by_agent[begin[events.sender[heard]] + events.number[heard]]
 
-    A place is free again after its message was heard for the last time; the one that was freed first is taken first.
+
+def _places(begin: np.ndarray, end: np.ndarray, least: int) -> tuple[int, np.ndarray]:
+    """(how many places there are, at least so many; the place of each message, the one behind the last where `end` is −∞).
+
+    A message has its place from `begin` to `end`. The place that was freed first is taken first: so where a message is does not
+    depend on what comes later, if the number of places does not.
     """
-    wake, heard = np.flatnonzero(slot == WAKE), np.flatnonzero(slot != WAKE)
-    by_agent = np.argsort(events.agent[wake], kind="stable")
-    begin = np.concatenate([[0], np.cumsum(np.bincount(events.agent[wake], minlength=n))])
-    message = by_agent[begin[events.sender[heard]] + events.number[heard]]  # which of all wakes
-    last = np.full(len(wake), -1, np.int64)
-    last[message] = heard  # events ascend: the last one stays
-    kept = np.flatnonzero(last >= 0)
-    sent, over = wake[kept], last[kept]
-    freed = np.sort(over)
-    alive = np.arange(1, len(kept) + 1) - np.searchsorted(freed, sent)
-    most = int(alive.max(initial=0))
+    kept = np.flatnonzero(np.isfinite(end))
+    sent, over = begin[kept], end[kept]
+    alive = np.arange(1, len(kept) + 1) - np.searchsorted(np.sort(over), sent)
+    places = _power(max(int(alive.max(initial=0)), least))
     after = np.argsort(over, kind="stable").tolist()
-    taken = list(range(min(most, len(kept))))
-    for m in range(most, len(kept)):
-        taken.append(taken[after[m - most]])
-    of_wake = np.full(len(wake), -1, np.int64)
-    of_wake[kept] = taken
-    place = np.empty(len(slot), np.int64)
-    place[wake], place[heard] = of_wake, of_wake[message]
-    return place, most
+    taken = list(range(min(places, len(kept))))
+    for m in range(places, len(kept)):
+        taken.append(taken[after[m - places]])
+    found = np.full(len(end), places, np.int32)
+    found[kept] = taken
+    return places, found
 
 
 def _under_way(network: Network, clocks: Clocks | None) -> int:

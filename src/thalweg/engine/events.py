@@ -61,8 +61,9 @@ class Events:
 
     @staticmethod
     def merged(logs: Sequence[Any]) -> "Events":
-        """One order of what each agent saw in its own: `logs[i]` are the rows (sender, or −1 for a wake; number) of agent i `[e_i, 2]`,
-        as `Answer.events` of a deployed run has them.
+        """One order of what each agent saw in its own.
+
+        `logs[i]` `[e_i, 2]` are the rows (sender, or −1 for a wake; number) of agent i, as `Answer.events` of a site has them.
 
         Every message is heard after it was sent. Orders that keep this and each agent's own lead to the same states.
 
@@ -87,8 +88,8 @@ class Events:
             if at[i] < len(row):
                 sender, number = row[at[i]].tolist()
                 raise ValueError(
-                    f"Events.merged: agent {i} heard message {number} of agent {sender}, which the log of that agent does not have; "
-                    "pass the logs of all agents, whole and in their order"
+                    f"Events.merged: agent {i} heard message {number} of agent {sender}, which is not in that agent's log; pass "
+                    "the logs of all agents, whole and in their order"
                 )
         agent, sender, number = np.array(found, np.int32).reshape(-1, 3).T
         return Events(agent, sender, number)
@@ -109,7 +110,8 @@ class Events:
         if not (known := at.any(axis=1)).all():
             first = np.flatnonzero(heard)[~known][0]
             raise ValueError(
-                f"Events: in event {first} agent {self.agent[first]} hears agent {self.sender[first]}, which it does not on {network.name}"
+                f"Events: in event {first} agent {self.agent[first]} hears agent {self.sender[first]}, expected one of its "
+                f"neighbours on {network.name}"
             )
         found[heard] = at.argmax(axis=1)
         self._check_numbers(n)

@@ -14,7 +14,7 @@ from .availability import Availability
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clocks:
-    """Each agent's own clock, and the time that its messages take. Seconds: a number, the same for all, or one for each agent `[n]`.
+    """Each agent's own clock, and the time that its messages take. In seconds: a number, the same for all, or one for each `[n]`.
 
     Args:
         period: between two wakes of an agent, on average.
@@ -72,7 +72,7 @@ class Clocks:
             raise ValueError(f"Clocks(availability=…): got {len(self.availability.start)} agents, expected {n}")
 
     def next_awake(self, agents: Int[np.ndarray, " e"], times: Float[np.ndarray, " e"]) -> Float[np.ndarray, " e"]:
-        """When each of `agents` is awake from `times` on: then itself where it does not sleep, infinity where it never wakes again."""
+        """When, from `times` on, each of `agents` is awake: at once where it does not sleep, infinity where it sleeps for ever."""
         if self.availability is None:
             return times
         start, end, period = (
