@@ -282,6 +282,10 @@ def _check(problem, algorithm, network, sites, post, wakes, seconds, period) -> 
         )
     if problem.drifts:
         raise ValueError("AsynchronousPeer: got a problem that changes from round to round, and there are no rounds")
+    if network.failures.any:
+        raise ValueError(
+            f"AsynchronousPeer: got a network with {network.failures}, expected none: messages of sites are really lost, or not"
+        )
     if post.me not in sites:
         raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
     if len(sites) != network.n:

@@ -9,7 +9,7 @@ from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.algorithm.base import Facts
 from thalweg.algorithm.step import traced
 from thalweg.message.stage import Identity
-from thalweg.network import Network
+from thalweg.network import Failures, Network
 from thalweg.problem import Problem
 
 from .async_peers import AsyncPeers
@@ -48,7 +48,7 @@ def assemble_asynchronous(
         mixer=None,
         adversary=None,
         world=make_world(network, problem.dtype, ids, frozenset(), fast=False),
-        setting=make_setting(network.with_failures(), ids),  # what is lost is in the order of events
+        setting=make_setting(dataclasses.replace(network, failures=Failures()), ids),  # what is lost is in the order of events
         key=jax.random.key_data(jax.random.key(seed)),
         places=places,
         gauge=kind.gauge,

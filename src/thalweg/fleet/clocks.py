@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .availability import Availability
+from .fleet import Values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +30,11 @@ class Clocks:
         ValueError, TypeError: not such numbers.
     """
 
-    period: Any = 1.0
+    period: Values = 1.0
     poisson: bool = True
-    first: Any = None
-    latency: Any = 0.0
-    jitter: Any = 0.0
+    first: Values | None = None
+    latency: Values = 0.0
+    jitter: Values = 0.0
     availability: Availability | None = None
 
     def __post_init__(self) -> None:
