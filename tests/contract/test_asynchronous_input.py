@@ -41,7 +41,7 @@ def solve(problem=PROBLEM, algorithm=ADMM, network=RING, **options):
         ({"network": RING.with_failures(loss=0.2, symmetric=False, burst=3)}, "losses come in bursts"),
         ({"network": RING.with_failures(delay=(0.5, 0.5))}, "latency="),
         ({"network": RING.with_failures(asleep=0.2)}, "availability="),
-        ({"network": tw.network.from_edges([[0, 1], [2, 3]], N)}, "not connected"),
+        ({"network": tw.network.from_edges([[0, 1], [2, 3]], N, allow_disconnected=True)}, "not connected"),
         ({"algorithm": SUMS}, "computes with measurements"),
         ({"problem": tw.Measurements(np.arange(4.0), signal=lambda m, k: m + k), "algorithm": SUMS}, "changes from round to round"),
         ({"problem": tw.allocation(np.ones((N, 1)), np.ones((N, 1)), np.ones(1))}, "one answer for all, got a Coupled"),

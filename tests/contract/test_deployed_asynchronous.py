@@ -3,6 +3,7 @@
 Axes: `n` sites.
 """
 
+import dataclasses
 import threading
 import time
 
@@ -13,6 +14,7 @@ import support
 import thalweg as tw
 from deployed import Killed, Mortal, Wrapped, names, run_asynchronous
 from thalweg.deploy.asynchronous import AsynchronousPeer
+from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
 from thalweg.deploy.post import Kind
 from thalweg.deploy.site import Settings
@@ -141,3 +143,71 @@ def test_a_site_that_lost_its_log_begins_anew_and_all_are_right_in_the_end(metho
     for i in range(N):
         np.testing.assert_allclose(answers[i].x, METHODS[method][-1], atol=1e-8)
     assert answers[2].events is None
+
+
+class Liar(Wrapped):
+    """A post that, beside every message, sends what nobody can have meant: too short, not finite, of before, of beyond all numbers;
+    and cards that are none."""
+
+    def send(self, to, letter):
+        self._post.send(to, letter)
+        if letter.kind is Kind.MESSAGE and letter.round == 20:
+            wrong = dataclasses.replace
+            nan = np.full(len(letter.body) // 8, np.nan).tobytes()
+            for other in (
+                wrong(letter, round=21, body=letter.body[:-1]),
+                wrong(letter, round=21, body=nan),
+                letter,
+                wrong(letter, round=2**32 - 1),
+                wrong(letter, kind=Kind.JOIN, body=b'{"card": 1}'),
+                wrong(letter, kind=Kind.JOIN, body=b"\xff"),
+                wrong(letter, kind=Kind.REFUSED, body=b"go away"),
+            ):
+                self._post.send(to, other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_nobody_can_have_meant_is_counted_and_left_out(method):
+    _, pieces, algorithm, network, answer = METHODS[method]
+    exchange = Exchange()
+    posts = [exchange.join(name) for name in names(N)]
+    posts[3] = Liar(posts[3])
+    answers = run_asynchronous(
+        pieces, algorithm, network, posts=posts, wakes=150, period=0.002, deterministic=True, record=True
+    )
+    replayed(method, answers)
+    np.testing.assert_allclose([found.x for found in answers], np.broadcast_to(answer, (N, *answer.shape)), atol=1e-7)
+    hears = 0  # who hears site 3 on both networks
+    assert answers[hears].rejected == {"wrong size": 1, "not finite": 1, "stale": 1, "malformed": 3}
+
+
+def test_other_experiments_and_other_data_are_refused_on_both_sides(tmp_path):
+    exchange, answers = Exchange(), {}
+    settings = {"settings": Settings(wait=20)}
+    threads = [start(exchange, i, answers, "admm", run="aaa" if i else "bbb", wakes=3, **settings) for i in range(2)]
+    for thread in threads:
+        thread.join(60)
+    for i in range(2):
+        assert isinstance(answers[i], Refused), answers[i]
+        assert "aaa" in str(answers[i]) and "bbb" in str(answers[i])
+
+
+def test_sites_that_never_come_end_the_run_within_the_wait():
+    exchange, answers = Exchange(), {}
+    start(exchange, 0, answers, "admm", wakes=3, settings=Settings(wait=1.0)).join(60)
+    assert answers[0].outcome is Outcome.TOO_FEW_AGENTS
+    assert "site-1, site-2, site-3" in answers[0].reason
+    assert answers[0].x is None
+
+
+def test_seconds_end_a_run_and_who_is_gone_is_named():
+    exchange, answers = Exchange(), {}
+    options = {"wakes": None, "seconds": 1.0, "period": 0.01}
+    threads = [start(exchange, i, answers, "admm", **options) for i in range(3)]
+    threads.append(start(exchange, 3, answers, "admm", post=Mortal(exchange.join(names(N)[3]), 30), **options))
+    for thread in threads:
+        thread.join(60)
+    assert isinstance(answers[3], Killed)
+    for i in range(3):
+        assert "gone before they had: site-3" in answers[i].reason
+        assert 20 < answers[i].rounds < 200

@@ -16,6 +16,8 @@ from .post import Kind, Letter, Post
 
 # Seconds until a site whose card is missing is greeted again.
 AGAIN = 1.0
+# Numbers of messages are below this: nobody wakes so often, and whoever says so does not push others' numbers to where they end.
+LARGEST = 2**30
 
 
 class Acquaintance:
@@ -117,7 +119,7 @@ def _read(letter: Letter) -> tuple[Card, int, bool]:
     """
     told: Any = read_json(letter.body)
     card, seen, asks = read_card(told["card"]), told["seen"], told["asks"]
-    whole = isinstance(seen, int) and not isinstance(seen, bool) and -1 <= seen < 2**31 - 1
+    whole = isinstance(seen, int) and not isinstance(seen, bool) and -1 <= seen < LARGEST
     if card.name != letter.sender or not whole or not isinstance(asks, bool):
         raise ValueError(told)
     return card, seen, asks

@@ -14,7 +14,7 @@ from thalweg.network import Network
 from thalweg.observe import Outcome
 from thalweg.problem import Problem
 
-from .acquaintance import AGAIN, Acquaintance
+from .acquaintance import AGAIN, LARGEST, Acquaintance
 from .async_steps import Steps
 from .card import Card, among, card_of
 from .event_log import EventLog
@@ -203,6 +203,8 @@ class AsynchronousPeer:
         why = None
         if slot is None:
             why = "unknown site"
+        elif letter.round >= 2 * LARGEST:
+            why = "malformed"
         elif len(letter.body) != self._steps.payload:
             why = "wrong size"
         elif letter.round <= self._newest[slot]:

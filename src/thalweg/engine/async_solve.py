@@ -13,7 +13,6 @@ from thalweg.fleet import Clocks
 from thalweg.message.payload import HEADER_BYTES, payload_bytes
 from thalweg.network import Network
 from thalweg.observe import History, Ledger, Result
-from thalweg.problem import Problem
 
 from . import refusals, refusals_events, setup
 from .async_assembly import assemble_asynchronous
@@ -30,9 +29,7 @@ from .simulated import EventDriven
 from .tabulate import Columns, Messages, PeerColumns, Tabulator
 
 
-def solve_asynchronously(
-    problem: Problem, algorithm: AsynchronousAlgorithm, network: Network, asked: Asked, **others: Any
-) -> Result:
+def solve_asynchronously(problem: Any, algorithm: AsynchronousAlgorithm, network: Any, asked: Asked, **others: Any) -> Result:
     """`thalweg.solve` for algorithms without rounds; `others` are arguments that only rounds have.
 
     Raises:

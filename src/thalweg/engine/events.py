@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from thalweg.network import Network
 
@@ -32,10 +32,10 @@ class Events:
         ValueError, TypeError: not such arrays.
     """
 
-    agent: Int[np.ndarray, " e"]
-    sender: Int[np.ndarray, " e"]
-    number: Int[np.ndarray, " e"]
-    time: Float[np.ndarray, " e"] | None = None
+    agent: Any
+    sender: Any
+    number: Any
+    time: Any = None
 
     def __post_init__(self) -> None:
         for name in ("agent", "sender", "number"):

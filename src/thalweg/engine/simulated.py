@@ -1,6 +1,6 @@
 """The default engine: all agents stacked in one compiled program on one device."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -76,9 +76,9 @@ class EventDriven(Simulated):
     Attributes:
         buffer: of a server: messages per update.
         staleness: of a server: a; a message whose model is τ updates old counts with the weight (1 + τ)^−a.
-        clocks: of peers: when they wake and how long messages take; None: `tw.fleet.Clocks()`, wakes once a second on average, and
-            messages that come at once.
-        events: of peers: what happens, in order, in place of what clocks would have drawn.
+        clocks: of peers: when they wake and how long messages take, `tw.Clocks`; None: wakes once a second on average, and messages
+            that come at once.
+        events: of peers: what happens, in order, in place of what clocks would have drawn, `tw.Events`.
 
     Cong Xie, Sanmi Koyejo, Indranil Gupta, *Asynchronous federated optimization*, OPT 2020; John Nguyen et al., *Federated
     learning with buffered asynchronous aggregation*, AISTATS 2022.
@@ -86,8 +86,8 @@ class EventDriven(Simulated):
 
     buffer: int = eqx.field(static=True, default=1)
     staleness: float = 0.5
-    clocks: Clocks | None = None
-    events: Events | None = None
+    clocks: Any = None
+    events: Any = None
     name = "event-driven"
 
     def __check_init__(self):
