@@ -135,7 +135,7 @@ def test_a_site_that_lost_its_log_begins_anew_and_all_are_right_in_the_end(metho
     exchange, answers = Exchange(), {}
     options = {"wakes": 600, "period": 0.002, "record": True}
     threads = [start(exchange, i, answers, method, **options) for i in range(N) if i != 2]
-    start(exchange, 2, answers, method, post=Mortal(exchange.join(names(N)[2]), 200), **options).join(60)
+    start(exchange, 2, answers, method, post=Mortal(exchange.join(names(N)[2]), 900), **options).join(60)
     assert isinstance(answers[2], Killed)
     threads.append(start(exchange, 2, answers, method, **options))
     for thread in threads:
@@ -143,6 +143,7 @@ def test_a_site_that_lost_its_log_begins_anew_and_all_are_right_in_the_end(metho
     for i in range(N):
         np.testing.assert_allclose(answers[i].x, METHODS[method][-1], atol=1e-8)
     assert answers[2].events is None
+    assert answers[2].rounds >= 600  # of this life
 
 
 class Liar(Wrapped):

@@ -46,7 +46,7 @@ def newcomer(tmp_path, monkeypatch):
 
 
 LONG = {
-    "compression", "data", "drift", "engines", "failures", "federated", "fleets", "how-to-extend", "mpc", "online", "prices",
+    "asynchronous", "compression", "data", "drift", "engines", "failures", "federated", "fleets", "how-to-extend", "mpc", "online", "prices",
     "privacy",
     "robustness", "secure", "stopping",
 }  # fmt: skip

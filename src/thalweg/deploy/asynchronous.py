@@ -84,7 +84,8 @@ class AsynchronousPeer:
         self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._events = EventLog(self.settings.folder) if record else None
         self._finished: set[str] = set()
-        self._number, self._steps = 0, None
+        # The number of the next wake, and how many numbers were left out, because others knew them of a life that is forgotten.
+        self._number, self._skipped, self._steps = 0, 0, None
         self._state = self._newest = None
         self._news = True  # whether anything was heard since the last wake
 
@@ -122,6 +123,7 @@ class AsynchronousPeer:
         while True:
             self.others.greet()
             if self.others.next > self._number:  # others have heard more of this site than it remembers
+                self._skipped += self.others.next - self._number
                 self._number = self.others.next
                 if self._events is not None:
                     self._events.tear()
@@ -136,10 +138,9 @@ class AsynchronousPeer:
             if self._wait(due):
                 due = max(due + self.period, time.monotonic()) if self.period else time.monotonic() + self.settings.timeout
                 self._wake()
-                if self._number % self.every == 0 and not self._recorded():
-                    return self._answer(
-                        Outcome.NOT_FINITE, f"site {self.post.me!r} has NaN or infinity after {self._number} wakes"
-                    )
+                if self._woken % self.every == 0 and not self._recorded():
+                    why = f"site {self.post.me!r} has NaN or infinity after {self._woken} wakes"
+                    return self._answer(Outcome.NOT_FINITE, why)
 
     def _restored(self) -> bool:
         """Whether there is a log; then the site goes on from it."""
@@ -151,8 +152,8 @@ class AsynchronousPeer:
         self._sit(cards)
         entry = self._journal.read((self._state.tree, self._newest))
         self._state, self._newest = jax.tree.map(jnp.asarray, entry.state[0]), np.array(entry.state[1])
-        self._number = entry.round + 1
-        self._remember()
+        self._number, self._skipped = entry.round + 1, entry.notes["skipped"]
+        self.others.seen = {site: int(self._newest[slot]) for site, slot in self._slots.items()}
         if self._events is not None:
             self._events.restore(entry.round)
         return True
@@ -165,10 +166,6 @@ class AsynchronousPeer:
         self._hearing = [self.sites[j] for j in self._steps.hearing.tolist()]
         self._notes = {"cards": [dataclasses.asdict(card) for card in cards]}
         self._state, self._newest = self._steps.begin(), np.full(len(self._steps.heard), -1, np.int32)
-
-    def _remember(self) -> None:
-        """What `seen` others are told of."""
-        self.others.seen = {site: int(self._newest[slot]) for site, slot in self._slots.items()}
 
     def _wait(self, due: float) -> bool:
         """Take what comes until it is time to wake; false after a while, for a look at who is there."""
@@ -224,7 +221,8 @@ class AsynchronousPeer:
         if self._events is not None:
             self._events.wake(number)
         if self._journal is not None:
-            self._journal.write(0, number, self._notes, (self._state.tree, self._newest))
+            notes = self._notes | {"skipped": self._skipped}
+            self._journal.write(0, number, notes, (self._state.tree, self._newest))
         common = message.common.tobytes()
         for site, slot in zip(self._hearing, self._steps.slot_of.tolist(), strict=True):
             body = common + message.each[slot].tobytes()
@@ -235,13 +233,18 @@ class AsynchronousPeer:
     def _done(self) -> bool:
         """Whether this site has done its part."""
         late = self.seconds is not None and time.monotonic() - self._began >= self.seconds
-        return late or (self.wakes is not None and self._number >= self.wakes)
+        return late or (self.wakes is not None and self._woken >= self.wakes)
+
+    @property
+    def _woken(self) -> int:
+        """How often this site has woken, as far as it remembers."""
+        return self._number - self._skipped
 
     def _recorded(self) -> bool:
         """Look at the own loss; whether everything is finite."""
         looks = self._steps.look(self._state)
         row = {
-            "round": self._number,
+            "round": self._woken,
             "seconds": time.monotonic() - self._began,
             "loss": looks["loss"].item(),
             "bytes": self.ledger.payload,
@@ -249,13 +252,13 @@ class AsynchronousPeer:
         for name, value in row.items():
             self.history[name].append(value)
         if self.watch is not None:
-            self.watch(self._number, self.history)
+            self.watch(self._woken, self.history)
         return bool(looks["finite"])
 
     def _ended(self, missing: frozenset[str]) -> Answer:
-        if self.history["round"][-1:] != [self._number]:
+        if self.history["round"][-1:] != [self._woken]:
             self._recorded()
-        what = f"{self._number} wakes, and all others have done theirs"
+        what = f"{self._woken} wakes, and all others have done theirs"
         gone = f"; gone before they had: {', '.join(sorted(missing))}" if missing else ""
         return self._answer(Outcome.ROUND_LIMIT, what + gone)
 
@@ -265,7 +268,7 @@ class AsynchronousPeer:
             x = ravel_pytree(self._steps.program.problem.x0)[1](jnp.asarray(self._steps.look(self._state)["x"]))
         rejected = {why: int(count) for why, count in self.post.rejected.items()}
         return Answer(
-            self.post.me, x, outcome, reason, self._number, self.history, self.ledger, rejected,
+            self.post.me, x, outcome, reason, self._woken, self.history, self.ledger, rejected,
             algorithm=None if self._steps is None else self._steps.algorithm,
             events=None if self._events is None else self._events.rows,
         )  # fmt: skip

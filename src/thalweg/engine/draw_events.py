@@ -19,7 +19,7 @@ from .events import WAKE, Events, ranks
 # Wakes in a window, at the least, on average.
 WAKES = 4096
 # More events than this are not kept in memory.
-MOST = 200_000_000
+MOST = 50_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,7 @@ class _Ranked:
             before, after = (np.maximum(np.ceil((t - self.first) / self.period), 0).astype(np.int64) for t in (begin, end))
             agent = np.repeat(np.arange(n), after - before)
             time = self.first[agent] + self.period[agent] * (before[agent] + ranks(agent, n))
+            time = np.clip(time, begin, np.nextafter(end, begin))  # rounding must not carry it into another window
         awake = self.clocks.awake(self.by_id[agent], time)
         agent, time = agent[awake], time[awake]
         order = np.lexsort((time, agent))
@@ -142,7 +143,8 @@ def _window(ranked: _Ranked, arcs: _Arcs, loss: float, woken, under: _Under, rng
     )
     # At one instant all who wake do so before anybody hears.
     order = np.lexsort((columns[3], columns[2], columns[1], columns[2] != WAKE, columns[0]))
-    return tuple(column[order] for column in columns)
+    kinds = (np.float64, np.int32, np.int32, np.int32, np.float64)
+    return tuple(column[order].astype(kind) for column, kind in zip(columns, kinds, strict=True))
 
 
 def _heard(under: _Under, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
