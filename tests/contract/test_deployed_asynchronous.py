@@ -17,6 +17,7 @@ from thalweg.deploy.asynchronous import AsynchronousPeer
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
 from thalweg.deploy.post import Kind
+from thalweg.deploy.rest import Rest
 from thalweg.deploy.site import Settings
 from thalweg.observe import Outcome
 
@@ -199,6 +200,37 @@ def test_sites_that_never_come_end_the_run_within_the_wait():
     assert answers[0].outcome is Outcome.TOO_FEW_AGENTS
     assert "site-1, site-2, site-3" in answers[0].reason
     assert answers[0].x is None
+
+
+@pytest.mark.parametrize("method", [pytest.param("admm", marks=pytest.mark.slow), "sums"])
+def test_sites_stop_when_all_are_at_rest(method):
+    """Long before their wakes are over, and not before the slowest is; replayed to the bit like any other order."""
+    _, pieces, algorithm, network, answer = METHODS[method]
+    stop = tw.Stop(progress=1e-9, patience=5)
+    answers = run_asynchronous(
+        pieces, algorithm, network, wakes=20_000, stop=stop, deterministic=True, record=True,
+        of_site=lambda i: {"period": 0.02 if i == 1 else 0.001},
+    )  # fmt: skip
+    replayed(method, answers)
+    for found in answers:
+        assert found.outcome is Outcome.CONVERGED
+        np.testing.assert_allclose(found.x, answer, atol=1e-6)
+    assert answers[1].rounds < 1000
+
+
+def test_who_moves_again_takes_back_that_it_was_at_rest():
+    rest, around = Rest(tw.Stop(progress=1e-3, patience=2)), frozenset({"a"})
+    for wakes in (1, 2, 3):
+        assert not rest.due(around) and not rest.calm
+        rest.hear("a")
+        assert rest.due(around)
+        rest.look(np.zeros(1), wakes)
+    assert rest.calm
+    rest.look(np.array([2e-3]), 5)  # as far as two wakes may
+    assert rest.calm
+    rest.look(np.array([4e-3]), 6)
+    assert not rest.calm
+    assert not Rest(None).due(frozenset())
 
 
 def test_seconds_end_a_run_and_who_is_gone_is_named():

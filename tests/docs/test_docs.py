@@ -46,9 +46,8 @@ def newcomer(tmp_path, monkeypatch):
 
 
 LONG = {
-    "asynchronous", "compression", "data", "drift", "engines", "failures", "federated", "fleets", "how-to-extend", "mpc", "online", "prices",
-    "privacy",
-    "robustness", "secure", "stopping",
+    "asynchronous", "compression", "data", "drift", "engines", "failures", "federated", "fleets", "how-to-extend", "mpc", "online",
+    "prices", "privacy", "robustness", "secure", "stopping",
 }  # fmt: skip
 
 

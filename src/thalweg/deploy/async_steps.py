@@ -56,7 +56,8 @@ class Steps:
         mine = {j: s for s, j in enumerate(self.heard.tolist()) if j >= 0}
         self.hearing, self.slot_of = receiver, np.array([mine.get(j, 0) for j in receiver.tolist()], int)
         make = lambda function: Compiled(function, deterministic)
-        self._begin, self._wake, self._hear, self._look = map(make, (_begin, _wake, _hear, _look))
+        self._begin, self._wake, self._hear = map(make, (_begin, _wake, _hear))
+        self._estimate, self._look = map(make, (_estimate, _look))
         hears = lambda zero, state: _heard_of(Vectorised(zero, False), self.program, state)
         first = jax.eval_shape(hears, jnp.zeros((), jnp.uint32), self.begin().tree)
         self.payload, self.floats = payload_bytes(first), list(float_places(first))
@@ -74,8 +75,12 @@ class Steps:
         """The state after this message `[b]` of the neighbour in `slot` was heard; so often has the site woken."""
         return self._hear(self.program, state, body, np.int32(slot), np.int32(wakes))
 
+    def estimate(self, state: Held) -> np.ndarray:
+        """`[d]`, the agent's answer."""
+        return np.asarray(self._estimate(self.program, state))[0]
+
     def look(self, state: Held) -> dict[str, Any]:
-        """What the site can see of the run: its answer "x" `[d]`, its loss φ_i(x_i), and whether everything is "finite"."""
+        """What the site itself can see of the run: its loss φ_i(x_i), and whether everything is finite."""
         return {name: np.asarray(value) for name, value in self._look(self.program, state).items()}
 
 
@@ -109,8 +114,12 @@ def _hear(executor, program: AsyncPeers, state: Any, body, slot, wakes) -> Kept:
     return Kept(heard(executor, program, state, message, slot[None], wakes[None]))
 
 
+def _estimate(executor, program: AsyncPeers, state: Any):
+    return as_agents(executor, program, "estimate", lambda a, local, c, state: ravel_pytree(a.estimate(state))[0], state)
+
+
 def _look(executor, program: AsyncPeers, state: Any):
-    own = lambda a, problem, c, state: (ravel_pytree(a.estimate(state))[0], problem.value(a.estimate(state)))
-    x, loss = as_agents(executor, program, "loss", own, state)
+    own = lambda a, problem, c, state: problem.value(a.estimate(state))
+    loss = as_agents(executor, program, "loss", own, state)
     floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return {"x": x[0], "loss": loss[0], "finite": jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))}
+    return {"loss": loss[0], "finite": jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))}

@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
+from thalweg.engine import Stop
 from thalweg.network import Network
 from thalweg.observe import Outcome
 from thalweg.problem import Problem
@@ -22,20 +23,27 @@ from .journal import Journal
 from .membership import TooFew
 from .octets import finite
 from .post import Kind, Letter, Post
+from .rest import Rest
 from .site import Answer, Ledger, Settings
+
+# Phase of a letter `DONE` that takes back an earlier one.
+NOT_YET = 1
 
 
 class AsynchronousPeer:
     """One site of a run without a centre and without rounds. It wakes by its own clock, and takes messages as they come.
 
-    It has done its part after `wakes` wakes, or `seconds`, whichever is first; it goes on, so that the others have somebody to talk
-    to, until each of them has done its part or is gone.
+    It has done its part after `wakes` wakes, after `seconds`, or when it has come to rest (`stop`), whichever is first; it goes on,
+    so that the others have somebody to talk to, until each of them has done its part or is gone. Who moves again takes back that it
+    had come to rest.
 
     Args:
         problem: what this site holds, a problem of one agent; its x0 must be the same on all sites.
         algorithm, network, seed: as for `thalweg.solve`; the same on all sites.
         sites: the names of all, in the order of the network's agents. post: this site's end of the network.
         wakes, seconds: as said; None for no such limit, of one of them.
+        stop: `progress` and `patience` of a `tw.Stop`; None: no such rule. It sees that nobody moves, and not that all agree: at
+            a fixed point they do.
         period: seconds between two wakes; 0: whenever a message has come, and `settings.timeout` after the last wake at the latest.
         weight: w_i up to a common factor; None: its number of examples, or 1.
         columns: names of the features, which must be the same on all sites.
@@ -60,6 +68,7 @@ class AsynchronousPeer:
         post: Post,
         wakes: int | None = 1000,
         seconds: float | None = None,
+        stop: Stop | None = None,
         period: float = 0.0,
         seed: int = 0,
         weight: float | None = None,
@@ -83,7 +92,7 @@ class AsynchronousPeer:
         self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
         self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._events = EventLog(self.settings.folder) if record else None
-        self._finished: set[str] = set()
+        self._rest, self._finished = Rest(stop), set[str]()
         # The number of the next wake, and how many numbers were left out, because others knew them of a life that is forgotten.
         self._number, self._skipped, self._steps = 0, 0, None
         self._state = self._newest = None
@@ -119,7 +128,7 @@ class AsynchronousPeer:
             self._sit(cards)
             if self._events is not None:
                 self._events.begin()
-        due, told = time.monotonic(), 0.0
+        due, told, said = time.monotonic(), 0.0, False
         while True:
             self.others.greet()
             if self.others.next > self._number:  # others have heard more of this site than it remembers
@@ -127,11 +136,12 @@ class AsynchronousPeer:
                 self._number = self.others.next
                 if self._events is not None:
                     self._events.tear()
-            if self._done():
-                if time.monotonic() > told + AGAIN:
-                    told = time.monotonic()
-                    for site in self.post.present():
-                        self.post.send(site, Letter(Kind.DONE, round=self._number))
+            done = self._done()
+            if done != said or (done and time.monotonic() > told + AGAIN):
+                told, said = time.monotonic(), done
+                for site in self.post.present():
+                    self.post.send(site, Letter(Kind.DONE, round=self._number, phase=0 if done else NOT_YET))
+            if done:
                 missing = frozenset(self.sites) - self._finished - {self.post.me}
                 if not missing & self.post.present():
                     return self._ended(missing)
@@ -186,11 +196,12 @@ class AsynchronousPeer:
                 body = np.frombuffer(letter.body, np.uint8)
                 self._state = self._steps.hear(self._state, body, slot, self._number)
                 self._newest[slot], self._news = letter.round, True
+                self._rest.hear(letter.sender)
                 self.others.seen[letter.sender] = letter.round
                 if self._events is not None:
                     self._events.hear(self.sites.index(letter.sender), letter.round)
         elif letter.kind is Kind.DONE:
-            self._finished.add(letter.sender)
+            (self._finished.discard if letter.phase == NOT_YET else self._finished.add)(letter.sender)
         else:
             self.others.hear(letter)
 
@@ -223,6 +234,8 @@ class AsynchronousPeer:
         if self._journal is not None:
             notes = self._notes | {"skipped": self._skipped}
             self._journal.write(0, number, notes, (self._state.tree, self._newest))
+        if self._rest.due(self.post.present() & self._slots.keys()):
+            self._rest.look(self._steps.estimate(self._state), self._woken)
         common = message.common.tobytes()
         for site, slot in zip(self._hearing, self._steps.slot_of.tolist(), strict=True):
             body = common + message.each[slot].tobytes()
@@ -232,6 +245,11 @@ class AsynchronousPeer:
 
     def _done(self) -> bool:
         """Whether this site has done its part."""
+        return self._spent or self._rest.calm
+
+    @property
+    def _spent(self) -> bool:
+        """Whether its wakes or seconds are over."""
         late = self.seconds is not None and time.monotonic() - self._began >= self.seconds
         return late or (self.wakes is not None and self._woken >= self.wakes)
 
@@ -258,14 +276,17 @@ class AsynchronousPeer:
     def _ended(self, missing: frozenset[str]) -> Answer:
         if self.history["round"][-1:] != [self._woken]:
             self._recorded()
-        what = f"{self._woken} wakes, and all others have done theirs"
         gone = f"; gone before they had: {', '.join(sorted(missing))}" if missing else ""
-        return self._answer(Outcome.ROUND_LIMIT, what + gone)
+        if self._rest.calm:
+            return self._answer(
+                Outcome.CONVERGED, f"at rest after {self._woken} wakes, and all others have done their part{gone}"
+            )
+        return self._answer(Outcome.ROUND_LIMIT, f"{self._woken} wakes, and all others have done their part{gone}")
 
     def _answer(self, outcome: Outcome, reason: str) -> Answer:
         x = None
         if self._state is not None:
-            x = ravel_pytree(self._steps.program.problem.x0)[1](jnp.asarray(self._steps.look(self._state)["x"]))
+            x = ravel_pytree(self._steps.program.problem.x0)[1](jnp.asarray(self._steps.estimate(self._state)))
         rejected = {why: int(count) for why, count in self.post.rejected.items()}
         return Answer(
             self.post.me, x, outcome, reason, self._woken, self.history, self.ledger, rejected,

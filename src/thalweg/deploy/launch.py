@@ -117,9 +117,6 @@ def prepare(experiment: Experiment, name: str, data: Path | None = None) -> Prep
     unused = ("[stop] is for peers and for simulations: a server does all rounds",) if stop and experiment.server else ()
     network = _network(experiment)
     if network is not None and not experiment.algorithm.has_rounds:
-        unused += (
-            ("[stop] is for rounds and for simulations: sites without rounds wake as often as [run] says",) if stop else ()
-        )
         unused += ("network.failures are for simulations: what is lost here is really lost",) if network.failures.any else ()
         network = dataclasses.replace(network, failures=Failures())
     return Prepared(
@@ -215,7 +212,7 @@ def site_of(
     if not experiment.algorithm.has_rounds:
         return AsynchronousPeer(
             problem, p.algorithm, p.network,
-            wakes=p.spending.rounds, period=_period(p), weight=weight, seed=common["seed"],
+            wakes=p.spending.rounds, stop=p.stop, period=_period(p), weight=weight, seed=common["seed"],
             deterministic=common["deterministic"], **around,
         )  # fmt: skip
     if p.network is not None:

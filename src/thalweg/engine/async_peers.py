@@ -63,19 +63,19 @@ class AsyncPeers(Experiment, Program):
         assert self.window is not None
         at = k - self.window.first
         agents = local.agents
-        carry = (agents.state, agents.wakes, agents.sent, shared.flight)
+        carry = (agents.state, agents.wakes, shared.flight)
         event = lambda i, carry: self._event(executor, i, *carry)
-        state, wakes, sent, flight = jax.lax.fori_loop(self.window.starts[at], self.window.starts[at + 1], event, carry)
+        state, wakes, flight = jax.lax.fori_loop(self.window.starts[at], self.window.starts[at + 1], event, carry)
+        sent = wakes.astype(jnp.uint32) * self.world.out_degree[:, 0].astype(jnp.uint32)
         pick = lambda a: (a.state, a.wakes, a.sent)
         agents = eqx.tree_at(pick, agents, (state, wakes, sent))
         return dataclasses.replace(local, agents=agents), eqx.tree_at(lambda s: s.flight, shared, flight), {}
 
-    def _event(self, executor, i, state, wakes, sent, flight):
+    def _event(self, executor, i, state, wakes, flight):
         """Event `i` of the window."""
         window = self.window
         agent, slot, place = window.agent[i], window.slot[i], window.place[i]
         own, count, letter = _row(state, agent), _row(wakes, agent), _row(flight, place)
-        out = self.world.out_degree[agent, 0].astype(sent.dtype)
 
         def wake():
             return woken(executor, self.alone(agent), own, count)
@@ -92,7 +92,6 @@ class AsyncPeers(Experiment, Program):
         return (
             put(state, own, agent),
             wakes.at[agent].add(wakes_now.astype(wakes.dtype)),
-            sent.at[agent].add(jnp.where(wakes_now, out, 0)),
             put(flight, letter, place),
         )
 
