@@ -44,7 +44,7 @@ def check_asked(problem, algorithm, network, engine, rounds, every, seed, stop, 
     if not isinstance(engine, EventDriven):
         raise TypeError(
             f"solve: {name} has no rounds, got engine {getattr(engine, 'name', engine)!r}, expected "
-            "engine=tw.EventDriven(clocks=tw.fleet.Clocks(…)), or engine='event-driven'"
+            "engine=tw.EventDriven(clocks=tw.Clocks(…)), or engine='event-driven'"
         )
     if engine.buffer != 1 or engine.staleness != 0.5:
         raise ValueError(f"EventDriven(buffer=…, staleness=…) is of a server, got {name}; leave them out")
@@ -85,7 +85,7 @@ def check_network(algorithm: AsynchronousAlgorithm, network: Network) -> None:
         if kind in kinds:
             raise ValueError(
                 f"{name} has no rounds that a network's failures could be counted in: got {failures}; say it in seconds, "
-                f"tw.EventDriven(clocks=tw.fleet.Clocks({mend}))"
+                f"tw.EventDriven(clocks=tw.Clocks({mend}))"
             )
 
 
