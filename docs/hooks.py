@@ -53,8 +53,9 @@ def on_page_markdown(markdown, page, config, files):
 
 def fill(markdown: str) -> str:
     """The page with the index in the place of the marker."""
-    tables = ("## Without a server", overview(), "## With a server", servers_overview(), "## With a price", prices_overview())
-    parts = (*tables, algorithms_index())
+    peers = ("## Without a server", overview(), "## Without rounds", asynchronous_overview())
+    led = ("## With a server", servers_overview(), "## With a price", prices_overview())
+    parts = (*peers, *led, algorithms_index())
     return markdown.replace(MARKER, "\n\n".join(parts))
 
 
@@ -68,6 +69,17 @@ def overview() -> str:
         directed = "yes" if _on_directed(algorithm) else ""
         link = f"[{algorithm.__name__}](#{algorithm.__name__.lower()})"
         lines.append(f"| {link} | {limit} | {algorithm.claims.rate} | {kinds} | {prox} | {directed} |")
+    return "\n".join(lines)
+
+
+def asynchronous_overview() -> str:
+    """One table over all algorithms without rounds."""
+    lines = ["| | limit | rate | stays exact under | directed |", "|---|---|---|---|---|"]
+    for name, algorithm in _asynchronous().items():
+        kinds = ", ".join(sorted(algorithm.exact_under)) or "–"
+        limit = "exact" if algorithm.claims.exact else "biased"
+        directed = "" if "undirected" in algorithm.needs or algorithm.per_neighbour else "yes"
+        lines.append(f"| [{name}](#{name.lower()}) | {limit} | {algorithm.claims.rate} | {kinds} | {directed} |")
     return "\n".join(lines)
 
 
@@ -95,12 +107,17 @@ def prices_overview() -> str:
 def algorithms_index() -> str:
     """One section per exported algorithm."""
     peers = [_section(algorithm.__name__, algorithm, "peer") for algorithm in _algorithms()]
+    peers += [_section(name, algorithm, "asynchronous") for name, algorithm in _asynchronous().items()]
     servers = [_section(name, algorithm, "server") for name, algorithm in _servers().items()]
     return "\n\n".join([*peers, *servers, *(_section(name, algorithm, "price") for name, algorithm in _prices().items())])
 
 
 def _algorithms() -> list[type]:
     return [getattr(tw.algorithms, name) for name in sorted(tw.algorithms.__all__, key=str.lower)]
+
+
+def _asynchronous() -> dict[str, type]:
+    return {name: getattr(tw.asynchronous, name) for name in sorted(tw.asynchronous.__all__, key=str.lower)}
 
 
 def _servers() -> dict[str, type]:
@@ -118,7 +135,7 @@ def _section(name: str, algorithm: type, family: str) -> str:
     limit = "the optimum itself" if claims.exact else "a neighbourhood of the optimum"
     if claims.centralised_on_complete:
         limit += "; on a complete graph, the central method"
-    combine = ", ".join(f"`{field}`: {type(rule).__name__}" for field, rule in algorithm.combine.items())
+    combine = ", ".join(f"`{field}`: {type(rule).__name__}" for field, rule in getattr(algorithm, "combine", {}).items())
     rows = [
         ("limit", limit),
         ("rate", claims.rate),
@@ -135,6 +152,8 @@ def _section(name: str, algorithm: type, family: str) -> str:
 
 
 def _exchanges(algorithm: type) -> str:
+    if not hasattr(algorithm, "phases"):
+        return "no rounds: a message to all neighbours at every wake"
     if isinstance(algorithm.phases, property):
         return "as many as its hyper-parameters say"
     return str(len(algorithm.phases))

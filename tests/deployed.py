@@ -6,6 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+from thalweg.deploy.asynchronous import AsynchronousPeer
 from thalweg.deploy.client import Client
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.memory_post import Exchange
@@ -120,3 +121,17 @@ def run_federation(pieces, algorithm, *, settings=None, simulated_secrets=True, 
 def blank(problem):
     """A problem of the same form without anybody's data."""
     return problem.with_pieces(jax.tree.map(jnp.zeros_like, problem.pieces))
+
+
+def run_asynchronous(pieces, algorithm, network, *, posts=None, settings=None, of_site=lambda i: {}, **options):
+    """Every site's answer, in order, of a run without rounds; `of_site(i)` are options of site i alone."""
+    sites, exchange = names(len(pieces)), Exchange()
+    posts = [exchange.join(name) for name in sites] if posts is None else posts
+    options["settings"] = settings or Settings(wait=60)
+
+    def make(name, post):
+        i = sites.index(name)
+        return AsynchronousPeer(pieces[i], algorithm, network, sites=sites, post=post, **(options | of_site(i)))
+
+    answers = live_together(dict(zip(sites, posts, strict=True)), make)
+    return [answers[name] for name in sites]

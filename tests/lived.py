@@ -1,7 +1,8 @@
 """One site of a deployed run as a process of its own: `python lived.py KIND FOLDER NAME ROUNDS PACE`.
 
-KIND is "peer" or "server"; FOLDER has the keys and "names.json" (name → [port it listens at, ports it connects to]; who listens
-nowhere connects to a router), and gets the answer, NAME.json. PACE: seconds that a round takes at least.
+KIND is "peer" or "server", or, without rounds, "admm" or "sums"; FOLDER has the keys and "names.json" (name → [port it listens
+at, ports it connects to]; who listens nowhere connects to a router), and gets the answer, NAME.json. PACE: seconds that a round
+takes at least, or between two wakes.
 """
 
 import json
@@ -14,6 +15,7 @@ import numpy as np
 
 import support
 import thalweg as tw
+from thalweg.deploy.asynchronous import AsynchronousPeer
 from thalweg.deploy.client import Client
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.identity import Identity
@@ -29,6 +31,13 @@ def problem(n):
     """(A, b, x*) of n sites."""
     _, a, b, x = support.quadratics(n, 3, 7)
     return a, b, x
+
+
+def without_rounds(kind, a, b):
+    """(problem, algorithm, what all sites find) of the sites with these matrices and vectors."""
+    if kind == "admm":
+        return tw.quadratic(a, b), tw.AsynchronousADMM(penalty=1.5), np.linalg.solve(a.mean(0), -b.mean(0))
+    return tw.Measurements(b), tw.AsynchronousPushSum(), b.mean(0)
 
 
 def main(kind, folder, name, rounds, pace):
@@ -47,7 +56,13 @@ def main(kind, folder, name, rounds, pace):
         "settings": Settings(timeout=2.0, wait=120, folder=folder / "logs" / name),
     }  # fmt: skip
     plan = Plan(tw.SCAFFOLD(tw.LocalSGD(0.02, steps=4)), rounds=rounds)
-    if kind == "peer":
+    if kind in ("admm", "sums"):
+        own, algorithm, _ = without_rounds(kind, a[i : i + 1], b[i : i + 1])
+        del options["watch"], options["every"]
+        site = AsynchronousPeer(
+            own, algorithm, tw.network.ring(len(sites)), wakes=rounds, period=pace, deterministic=True, record=True, **options
+        )
+    elif kind == "peer":
         site = Peer(own, tw.GradientTracking(step_size=0.02), tw.network.ring(len(sites)), rounds=rounds, **options)
     elif name == SERVER:
         site = Server(own.with_pieces(jax.tree.map(lambda leaf: 0 * leaf, own.pieces)), plan, **options)
@@ -58,6 +73,7 @@ def main(kind, folder, name, rounds, pace):
         "x": np.asarray(answer.x).tolist(), "outcome": answer.outcome.value, "rounds": answer.rounds,
         "epochs": answer.ledger.epochs, "rejected": answer.rejected, "reason": answer.reason,
     }  # fmt: skip
+    told |= {} if getattr(answer, "events", None) is None else {"events": np.asarray(answer.events).tolist()}
     (folder / f"{name}.json").write_text(json.dumps(told))
 
 

@@ -20,13 +20,14 @@ from . import (
     problem,
 )
 from .algorithm import *
+from .algorithm import asynchronous, price, server
 from .algorithm import peer as algorithms
-from .algorithm import price, server
+from .algorithm.asynchronous import *
 from .algorithm.peer import *
 from .algorithm.price import *
 from .algorithm.server import *
-from .engine import Debug, EventDriven, Hosts, RoleFailure, Sharded, Simulated, Stop, WarmStart, distribute, solve
-from .fleet import Fleet
+from .engine import Debug, EventDriven, Events, Hosts, RoleFailure, Sharded, Simulated, Stop, WarmStart, distribute, solve
+from .fleet import Clocks, Fleet
 from .network import Network
 from .observe import Comparison, History, Ledger, Outcome, Result, compare, trackers
 from .problem import *

@@ -145,7 +145,7 @@ def test_public_names_have_words(name, value):
     assert not text.startswith(("Alias for", "str(object"))
 
 
-@pytest.mark.parametrize("family", ["algorithms", "server"])
+@pytest.mark.parametrize("family", ["algorithms", "asynchronous", "server"])
 def test_the_root_exports_every_algorithm(family):
     exported = getattr(thalweg, family)
     for name in exported.__all__:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import lived
+import thalweg as tw
 from relay import Relay
 from thalweg.deploy import keys
 
@@ -129,6 +130,40 @@ def test_random_kills_and_pauses(kind, n, seconds, tmp_path):
     at_the_optimum(answers, n)
     if kind == "peer":
         assert max(answer["epochs"] for answer in answers.values()) > 2
+
+
+@pytest.mark.parametrize(("kind", "pace"), [("admm", 0.01), ("sums", 0.01), ("sums", 0.0)])
+def test_sites_without_rounds_that_are_killed_and_paused_are_replayed_to_the_bit(kind, pace, tmp_path):
+    """Every site's own order of events, over all its lives, gives its own numbers in the simulation."""
+    chance, n, killed = random.Random(1), 4, 0
+    a, b, _ = lived.problem(n)
+    whole, algorithm, x = lived.without_rounds(kind, a, b)
+    names = names_of(kind, n)
+    with Run(tmp_path, kind, names, directly(names, "peer"), rounds=2500, pace=pace) as run:
+        run.under_way()
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            time.sleep(chance.uniform(1, 3))
+            name = chance.choice(run.names)
+            if run.processes[name].poll() is not None:
+                break
+            if chance.random() < 0.6:
+                run.kill(name)
+                time.sleep(chance.uniform(0, 2))
+                run.start(name)
+                killed += 1
+            else:
+                run.processes[name].send_signal(signal.SIGSTOP)
+                time.sleep(chance.uniform(0.5, 3))
+                run.processes[name].send_signal(signal.SIGCONT)
+        answers = run.answers(300)
+    assert killed
+    events = tw.Events.merged([answers[name]["events"] for name in names])
+    engine = tw.EventDriven(events=events, deterministic=True)
+    found = tw.solve(whole, algorithm, tw.network.ring(n), rounds=10**6, every=10**6, engine=engine)
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(answers[name]["x"], np.asarray(found.agents)[i])
+        np.testing.assert_allclose(answers[name]["x"], x, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["peer", "server"])

@@ -113,6 +113,7 @@ SECTIONS: dict[str, Callable[[], dict[str, str]]] = {
     "problems": lambda: _table("experiment/problems.py", "KINDS"),
     "networks": lambda: _exported("network", lambda node: isinstance(node, ast.FunctionDef)),
     "algorithms": lambda: _exported("algorithm/peer", lambda node: isinstance(node, ast.ClassDef)),
+    "asynchronous": lambda: _exported("algorithm/asynchronous", lambda node: isinstance(node, ast.ClassDef)),
     "servers": lambda: _exported("algorithm/server", lambda node: True),
     "prices": lambda: _exported("algorithm/price", lambda node: isinstance(node, ast.ClassDef)),
     "cohorts": lambda: _makes("cohort", "Cohort"),

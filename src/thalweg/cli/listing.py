@@ -15,6 +15,7 @@ HEADINGS = {
     "problems": "Problems: [problem] kind = …",
     "networks": "Networks: [network] kind = …",
     "algorithms": "Algorithms without a server: [algorithm] name = …",
+    "asynchronous": "Algorithms without rounds: [algorithm] name = …",
     "servers": "Algorithms with a server: [algorithm] name = …",
     "prices": "Price algorithms, for coupled problems: [algorithm] name = …",
     "cohorts": "Who takes part: [algorithm] cohort = { kind = … }",

@@ -20,10 +20,11 @@ from thalweg.experiment.problems import form as form_of
 from thalweg.experiment.problems import piece as piece_of
 from thalweg.experiment.stated import Piece
 from thalweg.message.stage import Stage
-from thalweg.network import Network
+from thalweg.network import Failures, Network
 from thalweg.observe.describing import describe
 from thalweg.privacy import Budget
 
+from .asynchronous import AsynchronousPeer
 from .client import Client
 from .federation import Plan
 from .identity import Identity
@@ -114,13 +115,17 @@ def prepare(experiment: Experiment, name: str, data: Path | None = None) -> Prep
     aggregate = None if experiment.aggregate is None else experiment.aggregate.build()
     spending = _spending(experiment, algorithm, pipelines, aggregate)
     unused = ("[stop] is for peers and for simulations: a server does all rounds",) if stop and experiment.server else ()
+    network = _network(experiment)
+    if network is not None and not experiment.algorithm.has_rounds:
+        unused += ("network.failures are for simulations: what is lost here is really lost",) if network.failures.any else ()
+        network = dataclasses.replace(network, failures=Failures())
     return Prepared(
         experiment=experiment,
         name=name,
         sites=sites,
         piece=form_of(*about) if leads else piece_of(*about, sites.index(name), data),
         algorithm=algorithm,
-        network=_network(experiment),
+        network=network,
         stop=None if stop is None else made("stop", Stop, stop),
         pipelines=pipelines,
         aggregate=aggregate,
@@ -180,7 +185,7 @@ def site_of(
     post: Post,
     folder: Path | None = None,
     watch: Callable[[int, dict[str, list[float]]], None] | None = None,
-) -> Peer | Client | Server:
+) -> Peer | AsynchronousPeer | Client | Server:
     """The site itself, ready to run.
 
     Raises:
@@ -204,6 +209,12 @@ def site_of(
         **p.pipelines,
     }
     problem, weight = p.piece.problem, p.piece.weight
+    if not experiment.algorithm.has_rounds:
+        return AsynchronousPeer(
+            problem, p.algorithm, p.network,
+            wakes=p.spending.rounds, stop=p.stop, period=_period(p), weight=weight, seed=common["seed"],
+            deterministic=common["deterministic"], **around,
+        )  # fmt: skip
     if p.network is not None:
         return Peer(problem, p.algorithm, p.network, stop=p.stop, weight=weight, **common, **around)
     engine = experiment.settings.made_engine()
@@ -215,6 +226,12 @@ def site_of(
 
 def _network(experiment: Experiment) -> Network | None:
     return None if experiment.network is None else experiment.network.build(len(experiment.sites), experiment.base)
+
+
+def _period(p: Prepared) -> float:
+    """Seconds between two wakes of this site, by `[clocks]`; 0 without: it wakes when it hears."""
+    clocks = p.experiment.made_clocks()
+    return 0.0 if clocks is None else float(clocks.of("period", len(p.sites))[p.sites.index(p.name)])
 
 
 def _settings(table: DeployTable | None) -> Settings:

@@ -101,7 +101,7 @@ def take_seat(
     mine = {j: s for s, j in enumerate(heard.tolist()) if j >= 0}
     return Seat(
         place=place,
-        program=dataclasses.replace(_alone(found.program, place), secret=secret),
+        program=dataclasses.replace(alone(found.program, place), secret=secret),
         heard=heard,
         hearing=receiver,
         slot_of=np.array([mine.get(j, 0) for j in receiver.tolist()], int),
@@ -111,7 +111,7 @@ def take_seat(
     )
 
 
-def _alone(program: Peers, place: int) -> Peers:
+def alone(program: Any, place: int) -> Any:
     """One agent's row of the program, whose neighbours are the rows of what a round brings. Its piece is a single row already."""
     agents = program.belongs_to_agents()
     agents = eqx.tree_at(lambda m: m.problem.pieces, agents, jax.tree.map(lambda _: False, program.problem.pieces))

@@ -56,6 +56,7 @@ class Answer:
         history: column → values at recorded rounds ("round", "seconds", "loss", "bytes").
         ledger: what was sent. rejected: reason → letters thrown away. warnings: as `solve` gives them.
         algorithm: with every hyper-parameter filled in; None where no round began.
+        events: of a site without rounds that recorded them: rows (sender's place, or −1 for a wake; number) `[e, 2]`; else None.
     """
 
     site: str
@@ -68,3 +69,4 @@ class Answer:
     rejected: dict[str, int]
     warnings: tuple[str, ...] = ()
     algorithm: Any = None
+    events: Any = None

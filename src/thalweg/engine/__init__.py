@@ -2,6 +2,7 @@
 
 from .debug import Debug, RoleFailure
 from .distribute import distribute
+from .events import Events
 from .hosts import Hosts
 from .sharded import Sharded
 from .simulated import EventDriven, Simulated
@@ -12,6 +13,7 @@ from .warm import WarmStart
 __all__ = [
     "Debug",
     "EventDriven",
+    "Events",
     "Hosts",
     "RoleFailure",
     "Sharded",

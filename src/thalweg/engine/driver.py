@@ -192,7 +192,7 @@ def _last(records):
 
 def _first_failure(run: Run, k: int) -> RoleFailure | None:
     """Which role of which agent made the first value that is not finite, by replaying one round role by role."""
-    if run.experiment.problem.pieces is None:  # nobody holds the data of all
+    if run.experiment.problem.pieces is None or not run.experiment.by_hand:  # nobody holds the data of all, or it has no rounds
         return None
     try:
         Debug().open().advance(run.experiment, run.rules, run.engine.whole(run.local), run.shared, k + 1)

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.algorithm.base import Facts, PeerAlgorithm
 from thalweg.network import Network
 from thalweg.problem import Coupled, Problem
 
 
-def gather_facts(problem: Problem, algorithm: PeerAlgorithm, network: Network) -> Facts:
+def gather_facts(problem: Problem, algorithm: PeerAlgorithm | AsynchronousAlgorithm, network: Network) -> Facts:
     """Facts of this problem on this network; smoothness is only computed for methods that use it.
 
     A method that `needs` it gets an error where it does not exist; one that only `handles` "constants" gets None.

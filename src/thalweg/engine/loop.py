@@ -4,7 +4,7 @@ What a round is, and what is recorded of it, is the program's business (`Program
 """
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -62,7 +62,12 @@ class Program(eqx.Module):
     """What an engine runs: who computes what in a round, and what is recorded of it.
 
     `local` belongs to the agents (every leaf has the agent axis first), `shared` to the run.
+
+    Class attribute:
+        by_hand: whether it also runs role by role from Python (`advance_by_hand`).
     """
+
+    by_hand: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.algorithm.base import Facts, PeerAlgorithm
 from thalweg.network import Network
 from thalweg.observe import Outcome
@@ -33,7 +34,7 @@ class Kind(abc.ABC):
     gauge: PeerGauge
 
     @abc.abstractmethod
-    def facts(self, algorithm: PeerAlgorithm, network: Network) -> Facts:
+    def facts(self, algorithm: PeerAlgorithm | AsynchronousAlgorithm, network: Network) -> Facts:
         """What the algorithm may choose its steps from."""
 
     @abc.abstractmethod
@@ -45,7 +46,7 @@ class Kind(abc.ABC):
         """What makes columns of records, as `Tabulator` wants it."""
 
     @abc.abstractmethod
-    def answer(self, run: Run, algorithm: PeerAlgorithm, outcome: Outcome) -> dict[str, Any]:
+    def answer(self, run: Run, algorithm: PeerAlgorithm | AsynchronousAlgorithm, outcome: Outcome) -> dict[str, Any]:
         """Of the `Result`: x, agents, and price and certificate where there are any; another outcome if they say so."""
 
 
@@ -108,7 +109,7 @@ class PlansAndPrice(Kind):
         return found
 
 
-def kind_of(problem: Problem | Coupled, algorithm: PeerAlgorithm) -> Kind:
+def kind_of(problem: Problem | Coupled, algorithm: PeerAlgorithm | AsynchronousAlgorithm) -> Kind:
     """What this problem asks for, once it is known to have what the algorithm needs."""
     if isinstance(problem, Coupled):
         check_coupled(algorithm, problem)

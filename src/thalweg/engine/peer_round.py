@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
 from thalweg.adversary import Adversary
+from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.algorithm.base import Context, Info, PeerAlgorithm
 from thalweg.algorithm.step import PerAgent
 from thalweg.message.aggregate import Mixer
@@ -35,7 +36,7 @@ class Experiment(eqx.Module):
     """Everything about a run that does not change from round to round."""
 
     problem: Problem | Coupled
-    algorithm: PeerAlgorithm
+    algorithm: PeerAlgorithm | AsynchronousAlgorithm
     link: Stage
     mixer: Mixer | None
     adversary: Adversary | None
@@ -153,9 +154,9 @@ def arrive(executor, e: Experiment, agents: Agents, gone: Gone, k, index: int, h
     return agents, info
 
 
-def as_agents(executor, e: Experiment, name: str, function, *args, k=0) -> Any:
+def as_agents(executor, e: Experiment, name: str, function, *args, k=0, role: Role = Role.INIT) -> Any:
     """`function(algorithm, local, context, *args)` as every agent, outside a round."""
-    return _role(executor, e, name, k, "", Role.INIT, None, function, *args)
+    return _role(executor, e, name, k, "", role, None, function, *args)
 
 
 def message_specs(e: Experiment, state: Any) -> dict[str, Any]:

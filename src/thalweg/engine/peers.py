@@ -84,22 +84,7 @@ class Peers(Experiment, Program):
         return jax.tree.map(lambda s: jnp.full(s.shape, value(s), s.dtype), shapes)
 
     def record(self, executor, rules: Rules, local: Local, shared: Shared, report) -> tuple[Local, Shared, Row]:
-        k = shared.round
-        regular = k % rules.every == 0
-        since = k - shared.recorded
-        snapshot, x = self.gauge.measure(executor, self, local.agents, k, local.previous, since, rules.target(k))
-        calm, done = shared.calm, shared.done
-        if isinstance(local.flags, Flags):
-            done = self.all_done(executor, local)
-        elif rules.stop is not None:
-            calm = jnp.where(regular, jnp.where(self.gauge.settled(rules.stop, snapshot), calm + 1, 0), calm)
-            done = calm >= rules.stop.patience
-        broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
-        previous, recorded = jnp.where(regular, x, local.previous), jnp.where(regular, k, shared.recorded)
-        kept = snapshot if rules.keep_agents else snapshot.trimmed()
-        row = Row(k, kept, executor.everyone(local.agents.sent), report)
-        local = Local(local.agents, previous, local.flags)
-        return local, Shared(k, recorded, calm, done & ~broken, broken), row
+        return looked(executor, self, rules, local, shared, report)
 
     def estimates(self, executor, local: Local, shared: Shared) -> Float[Array, "n d"]:
         return estimates(executor, self, local.agents)
@@ -110,12 +95,36 @@ class Peers(Experiment, Program):
 
     def belongs_to_agents(self) -> "Peers":
         """Data, slots, per-agent hyper-parameters."""
-        no = lambda tree: jax.tree.map(lambda _: False, tree)
-        yes = lambda tree: jax.tree.map(lambda _: True, tree)
-        per_agent = lambda leaf: isinstance(leaf, PerAgent)
-        algorithm = jax.tree.map(lambda leaf: yes(leaf) if per_agent(leaf) else False, self.algorithm, is_leaf=per_agent)
-        parts = lambda m: (m.problem.pieces, m.world, m.algorithm)
-        return eqx.tree_at(parts, no(self), (yes(self.problem.pieces), yes(self.world), algorithm))
+        return belongings(self)
+
+
+def belongings(e: Any) -> Any:
+    """Of a program of peers, what belongs to agents, as `Program.belongs_to_agents`."""
+    no = lambda tree: jax.tree.map(lambda _: False, tree)
+    yes = lambda tree: jax.tree.map(lambda _: True, tree)
+    per_agent = lambda leaf: isinstance(leaf, PerAgent)
+    algorithm = jax.tree.map(lambda leaf: yes(leaf) if per_agent(leaf) else False, e.algorithm, is_leaf=per_agent)
+    parts = lambda m: (m.problem.pieces, m.world, m.algorithm)
+    return eqx.tree_at(parts, no(e), (yes(e.problem.pieces), yes(e.world), algorithm))
+
+
+def looked(executor, e: Any, rules: Rules, local: Local, shared: Any, report) -> tuple[Local, Any, Row]:
+    """(local, shared, row) after measuring at `shared.round`, as `Program.record`."""
+    k = shared.round
+    regular = k % rules.every == 0
+    snapshot, x = e.gauge.measure(executor, e, local.agents, k, local.previous, k - shared.recorded, rules.target(k))
+    calm, done = shared.calm, shared.done
+    if isinstance(local.flags, Flags):
+        done = e.all_done(executor, local)
+    elif rules.stop is not None:
+        calm = jnp.where(regular, jnp.where(e.gauge.settled(rules.stop, snapshot), calm + 1, 0), calm)
+        done = calm >= rules.stop.patience
+    broken = ~jnp.all(snapshot.finite) | ~jnp.isfinite(snapshot.objective) | ~(snapshot.scale <= rules.limit)
+    previous, recorded = jnp.where(regular, x, local.previous), jnp.where(regular, k, shared.recorded)
+    kept = snapshot if rules.keep_agents else snapshot.trimmed()
+    row = Row(k, kept, executor.everyone(local.agents.sent), report)
+    pick = lambda s: (s.recorded, s.calm, s.done, s.broken)
+    return Local(local.agents, previous, local.flags), eqx.tree_at(pick, shared, (recorded, calm, done & ~broken, broken)), row
 
 
 def reported(executor, rules: Rules, info) -> dict[str, Array]:

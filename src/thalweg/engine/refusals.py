@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.algorithm.base import Facts, PeerAlgorithm
 from thalweg.algorithm.step import LocalStep, PerAgent
 from thalweg.message.combine import Edges, Mix, Pull, Push
@@ -123,7 +124,7 @@ def _check_mixing(name: str, rules: Iterable, network: Network) -> None:
             )
 
 
-def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:
+def check_problem(algorithm: PeerAlgorithm | AsynchronousAlgorithm, problem: Problem) -> Problem:
     """The problem has what the algorithm needs; a smooth regulariser is folded into the losses where it must be."""
     name = type(algorithm).__name__
     if "measurements" in algorithm.needs and not isinstance(problem, Measurements):
@@ -141,7 +142,7 @@ def check_problem(algorithm: PeerAlgorithm, problem: Problem) -> Problem:
     )
 
 
-def check_steps(algorithm: PeerAlgorithm, n: int, rows: int | None = None) -> None:
+def check_steps(algorithm: PeerAlgorithm | AsynchronousAlgorithm, n: int, rows: int | None = None) -> None:
     """Step sizes and penalties are positive numbers, per agent only where the method allows it, and per row of a coupling."""
     name = type(algorithm).__name__
     for field in dataclasses.fields(algorithm):
@@ -177,7 +178,7 @@ def check_steps(algorithm: PeerAlgorithm, n: int, rows: int | None = None) -> No
             raise ValueError(f"{name}({field.name}={values!r}): expected a positive number, or None for the default")
 
 
-def step_warnings(algorithm: PeerAlgorithm, facts: Facts, network: Network) -> list[str]:
+def step_warnings(algorithm: PeerAlgorithm | AsynchronousAlgorithm, facts: Facts, network: Network) -> list[str]:
     """What is worth a warning: steps above the provable bound, failures under which the method is biased."""
     name, texts = type(algorithm).__name__, []
     step = getattr(algorithm, "step_size", None)
@@ -192,13 +193,14 @@ def step_warnings(algorithm: PeerAlgorithm, facts: Facts, network: Network) -> l
     if inexact and algorithm.claims.exact:
         other = "" if "prices" in algorithm.handles else "; tw.EdgeADMM stays exact under every kind of failure"
         texts.append(
-            f"{name} is exact under {_listing(algorithm.exact_under)}, not under {_listing(inexact)}: its limit is biased "
+            f"{name} is exact under {listing(algorithm.exact_under)}, not under {listing(inexact)}: its limit is biased "
             f"here{other}"
         )
     return texts
 
 
-def _listing(kinds: frozenset[str]) -> str:
+def listing(kinds: frozenset[str]) -> str:
+    """Kinds of failures, in words."""
     names = {
         "symmetric": "symmetric loss",
         "independent": "loss per direction",

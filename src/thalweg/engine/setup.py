@@ -15,6 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg._version import __version__
+from thalweg.algorithm.base import Facts
 from thalweg.network import Network
 from thalweg.observe import History, Outcome, describe
 from thalweg.observe.describing import shown
@@ -259,6 +260,11 @@ def length(rounds: int, goal: Any, stop: Stop | None, checkpoint: Any, resume: b
         "stop rule": "none" if stop is None else describe(stop),
         "checkpoint": "none" if checkpoint is None else "a new one" if not resume else "one to resume",
     }
+
+
+def constants(facts: Facts) -> str:
+    """What peers' config says of L and μ."""
+    return f"L = {facts.smoothness or float('nan'):.4g}, μ = {facts.strong_convexity:.4g} ({facts.source})"
 
 
 def surroundings() -> dict[str, Any]:

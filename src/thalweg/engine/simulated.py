@@ -1,11 +1,14 @@
 """The default engine: all agents stacked in one compiled program on one device."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 
+from thalweg.fleet import Clocks
+
 from . import loop
+from .events import Events
 from .executor import Vectorised
 from .hosts import Hosts
 
@@ -61,15 +64,21 @@ class Simulated(eqx.Module):
 
 
 class EventDriven(Simulated):
-    """A server that does not wait for its clients, on the virtual clock of a fleet (`tw.solve(fleet=…)`).
+    """Nobody waits: a server that does not wait for its clients, or peers without rounds, on a virtual clock.
 
-    The algorithm's cohort is how many clients work at a time; the server updates after every `buffer` messages. `FedAvg` with
-    buffer 1 is FedAsync in its form of updates, with a larger buffer FedBuff. With devices that take no time and a buffer for
-    everybody, it equals the synchronous run.
+    Of a server the clock is that of a fleet (`tw.solve(fleet=…)`). The algorithm's cohort is how many clients work at a time; the
+    server updates after every `buffer` messages. `FedAvg` with buffer 1 is FedAsync in its form of updates, with a larger buffer
+    FedBuff. With devices that take no time and a buffer for everybody, it equals the synchronous run.
+
+    Peers run one of `tw.asynchronous` under `clocks`. Wakes and delays do not depend on what agents compute: their order is drawn
+    before the run, or is that of `events`. A "round" is n wakes, with all that is heard until the next one.
 
     Attributes:
-        buffer: messages per update.
-        staleness: a; a message whose model is τ updates old counts with the weight (1 + τ)^−a.
+        buffer: of a server: messages per update.
+        staleness: of a server: a; a message whose model is τ updates old counts with the weight (1 + τ)^−a.
+        clocks: of peers: when they wake and how long messages take, `tw.Clocks`; None: wakes once a second on average, and messages
+            that come at once.
+        events: of peers: what happens, in order, in place of what clocks would have drawn, `tw.Events`.
 
     Cong Xie, Sanmi Koyejo, Indranil Gupta, *Asynchronous federated optimization*, OPT 2020; John Nguyen et al., *Federated
     learning with buffered asynchronous aggregation*, AISTATS 2022.
@@ -77,6 +86,8 @@ class EventDriven(Simulated):
 
     buffer: int = eqx.field(static=True, default=1)
     staleness: float = 0.5
+    clocks: Any = None
+    events: Any = None
     name = "event-driven"
 
     def __check_init__(self):
@@ -84,6 +95,12 @@ class EventDriven(Simulated):
             raise ValueError(f"EventDriven(buffer={self.buffer!r}): expected a whole number ≥ 1")
         if not self.staleness >= 0:
             raise ValueError(f"EventDriven(staleness={self.staleness!r}): expected a number ≥ 0")
+        for name, kind in (("clocks", Clocks), ("events", Events)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"EventDriven({name}=…): got {type(value).__name__}, expected tw.{kind.__name__}, or None")
+        if self.clocks is not None and self.events is not None:
+            raise ValueError("EventDriven(clocks=…, events=…): got both, expected one: events are what clocks would draw")
 
 
 def _executor(deterministic: bool) -> Vectorised:

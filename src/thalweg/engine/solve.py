@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.adversary import Adversary
+from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.algorithm.base import PeerAlgorithm
 from thalweg.algorithm.server.base import ServerAlgorithm
 from thalweg.fleet import Fleet
@@ -24,7 +25,9 @@ from thalweg.problem import Coupled, Problem
 
 from . import refusals, setup
 from .assembly import assemble
+from .async_solve import solve_asynchronously
 from .debug import Debug
+from .describe_network import graph_of
 from .driver import Run
 from .epoch import bring
 from .federate import federate
@@ -33,6 +36,7 @@ from .loop import Rules
 from .moving import goal_of
 from .peer_round import message_specs, wire_specs
 from .privacy import of_peers, plan
+from .refusals_events import check_rounds
 from .sharded import Sharded
 from .simulated import Simulated
 from .stop import Stop
@@ -43,14 +47,11 @@ from .warm import WarmStart
 
 # Above this many values per record the history keeps no row per agent.
 AGENT_ROWS = 2000
-_DRAWN_FACTS = (
-    "sigma", "rate", "spectral_gap", "diameter", "max_degree", "min_degree", "connected", "doubly_stochastic",
-)  # fmt: skip
 
 
 def solve(
     problem: Problem | Coupled,
-    algorithm: PeerAlgorithm | ServerAlgorithm,
+    algorithm: PeerAlgorithm | AsynchronousAlgorithm | ServerAlgorithm,
     network: Network | None = None,
     *,
     rounds: int = 1000,
@@ -84,7 +85,7 @@ def solve(
         problem: what is minimised; agent i alone holds piece i.
         algorithm: how agents coordinate; a step size left None is chosen from theory, and the result says which.
         network: of peers: who talks to whom, when, and what fails. A server's algorithm has none.
-        rounds: at most this many rounds.
+        rounds: at most this many rounds; without rounds (`tw.asynchronous`), so many wakes of an agent on average.
         stop: when to stop earlier; None runs all rounds.
         seed: of everything random in the run (schedule, failures, stochastic gradients).
         every: record (and check the stop rule) every so many rounds; None chooses about 200 records.
@@ -100,7 +101,7 @@ def solve(
         fleet: of a server: its clients' devices (`tw.Fleet`), which give the run a simulated clock; None: all answer at once.
         evaluate: of a server: name → (metric, examples): the mean of `metric(x, example)` over one pool `[m, ...]` at the shared
             answer, or, with a list of one entry per client, of every client's own answer on its own examples.
-        engine: "simulated", "sharded" or "debug", or an engine object.
+        engine: "simulated", "sharded", "debug" or "event-driven", or an engine object.
         deterministic: the same bits on every engine (float64, CPU); overrides the engine's own setting.
         report: fields of the agents' `Info` to keep in the history, for example ("gradient_norm",).
         reference: a central solution (`tw.reference(problem)`, or x itself) to measure gap and error against. Of a problem that
@@ -147,10 +148,21 @@ def solve(
             "solve: got uplink=, downlink=, fleet= or evaluate=, which algorithms with a server have; peers have link= and "
             "network.with_failures(…)"
         )
+    if isinstance(algorithm, AsynchronousAlgorithm):
+        asked = Asked(
+            rounds=rounds, stop=stop, seed=seed, every=every, engine=engine, deterministic=deterministic, reference=reference,
+            ids=ids, checkpoint=checkpoint, resume=resume, progress=progress, trackers=trackers, keep_agents=keep_agents,
+            groups=setup.checked_groups(groups, problem),
+        )  # fmt: skip
+        return solve_asynchronously(
+            problem, algorithm, network, asked,
+            link=link, aggregate=aggregate, adversary=adversary, privacy=privacy, start=start, report=report,
+        )  # fmt: skip
     refusals.check_arguments(problem, algorithm, network, rounds, every, seed, stop, link, report)
     seed = int(seed)
     refusals.check_steps(algorithm, problem.n, problem.m if isinstance(problem, Coupled) else None)
     engine = setup.chosen_engine(engine, deterministic).open()
+    check_rounds(engine, algorithm)
     asked_ids = ids is not None
     ids = setup.checked_ids(ids, problem.n)
     dense = aggregate is None and not engine.deterministic
@@ -222,7 +234,7 @@ def solve(
         ),
         algorithm=algorithm,
         names=tuple(names),
-        graph=_graph(network),
+        graph=graph_of(network),
         config=config,
         reference=reference,
         warnings=tuple(said),
@@ -237,16 +249,10 @@ def _report_bytes(history: History, report: tuple[str, ...]) -> int:
     return sum(history.agents[name].nbytes for name in report if name in history.agents)
 
 
-def _graph(network: Network) -> dict[str, Any]:
-    facts = network.facts
-    known = {name: getattr(facts, name) for name in _DRAWN_FACTS}
-    return {"edges": network.edges, "positions": network.positions, "directed": network.directed, "facts": known}
-
-
 def _config(problem, fingerprint, algorithm, network, engine, seed, stop, rounds, facts) -> dict[str, Any]:
     return setup.stated(problem, fingerprint, "agents", algorithm, stop, rounds, seed) | {
         "network": repr(network),
         "engine": f"{engine.name}{', deterministic' if engine.deterministic else ''}",
-        "constants": f"L = {facts.smoothness or float('nan'):.4g}, μ = {facts.strong_convexity:.4g} ({facts.source})",
+        "constants": setup.constants(facts),
         **setup.surroundings(),
     }

@@ -15,11 +15,11 @@ import numpy as np
 from pydantic import Field
 
 from thalweg._version import __version__
-from thalweg.algorithm import PeerAlgorithm, ServerAlgorithm, peer, price, server
+from thalweg.algorithm import AsynchronousAlgorithm, PeerAlgorithm, ServerAlgorithm, asynchronous, peer, price, server
 from thalweg.engine import EventDriven, Hosts, Sharded, Stop, refusals, refusals_server, solve
 from thalweg.engine.hosts import here
 from thalweg.engine.setup import ENGINES
-from thalweg.fleet import Fleet
+from thalweg.fleet import Clocks, Fleet
 from thalweg.observe import History, Result
 from thalweg.privacy import Budget
 from thalweg.problem import Coupled, Problem, Reference, reference
@@ -38,12 +38,12 @@ RUNS = Path("runs")
 SERVER = "server"
 
 
-Kind = PeerAlgorithm | ServerAlgorithm
+Kind = PeerAlgorithm | AsynchronousAlgorithm | ServerAlgorithm
 
 
 def algorithms() -> dict[str, Callable[..., Kind]]:
     """Name → class of every exported algorithm, or the function that makes one."""
-    found = {name: getattr(package, name) for package in (peer, server, price) for name in package.__all__}
+    found = {name: getattr(package, name) for package in (peer, asynchronous, server, price) for name in package.__all__}
     return {name: value for name, value in found.items() if issubclass(_made_by(value), Kind)}
 
 
@@ -90,6 +90,11 @@ class AlgorithmTable(NamedTuple):
         return issubclass(_made_by(self.kind), ServerAlgorithm)
 
     @property
+    def has_rounds(self) -> bool:
+        """Whether it goes in rounds, or else by each agent's own clock."""
+        return not issubclass(_made_by(self.kind), AsynchronousAlgorithm)
+
+    @property
     def sets_prices(self) -> bool:
         """Whether it is for coupled problems."""
         return "prices" in _made_by(self.kind).handles
@@ -111,8 +116,8 @@ class Experiment:
         name: of the file, without its ending.
         base: the folder that relative paths start from.
         source: the text of the file.
-        problem, network, algorithm, stop, settings, fleet, aggregate, adversary, privacy: its tables; `settings` is `[run]`.
-            Peers have a network, an algorithm with a server may have a fleet.
+        problem, network, algorithm, stop, settings, fleet, clocks, aggregate, adversary, privacy: its tables; `settings` is
+            `[run]`. Peers have a network, an algorithm with a server may have a fleet, one without rounds may have clocks.
         pipelines: of "link", "uplink" and "downlink" those that the file has.
         deploy: `[deploy]`, of which a simulated run takes no notice.
     """
@@ -126,6 +131,7 @@ class Experiment:
     stop: Table | None
     settings: RunTable
     fleet: Table | None = None
+    clocks: Table | None = None
     pipelines: dict[str, StageTable] = dataclasses.field(default_factory=dict)
     aggregate: Choice | None = None
     adversary: Choice | None = None
@@ -140,7 +146,7 @@ class Experiment:
             "algorithm": {"name": self.algorithm.kind.__name__} | self.algorithm.table.given(),
             "run": self.settings.given(),
         }
-        for name in ("network", "stop", "fleet", "aggregate", "adversary", "privacy"):
+        for name in ("network", "stop", "fleet", "clocks", "aggregate", "adversary", "privacy"):
             table = getattr(self, name)
             content |= {} if table is None else {name: table.given()}
         return content | {name: pipeline.given() for name, pipeline in self.pipelines.items()}
@@ -246,7 +252,7 @@ class Experiment:
                 stop=stop,
                 seed=self.settings.seed,
                 every=self.settings.every,
-                engine=self.settings.made_engine(),
+                engine=self.engine(),
                 deterministic=self.settings.deterministic,
                 reference=central,
                 **around,
@@ -257,6 +263,32 @@ class Experiment:
             )
         hosts.together(lambda: hosts.leads and folder.write(result, stated.score(result)))
         return result, folder
+
+    def engine(self) -> Any:
+        """The engine of a simulated run with its parameters.
+
+        Raises:
+            Mistake: an engine that the algorithm does not run on.
+        """
+        if self.algorithm.has_rounds:
+            return self.settings.made_engine()
+        name, given = self.algorithm.kind.__name__, self.settings.given()
+        if given.get("engine") == EventDriven.name:
+            del given["engine"]
+        for key in given.keys() & {"engine", "buffer", "staleness", "report"}:
+            raise Mistake(
+                f"run.{key}: got {shown(given[key])}, expected nothing: {name} has no rounds, and runs on the event-driven engine "
+                "with [clocks]"
+            )
+        return EventDriven(clocks=self.made_clocks())
+
+    def made_clocks(self) -> Clocks | None:
+        """The clocks of a run without rounds; None where the file has none.
+
+        Raises:
+            Mistake: the table is refused.
+        """
+        return None if self.clocks is None else made("clocks", Clocks, self.clocks, base=self.base)
 
     def _with_network(self, algorithm: Any, stated: problems.Stated) -> dict[str, Any]:
         """What `solve` is told about peers."""

@@ -18,6 +18,8 @@ For example
     [run]
     rounds = 5000
 
+An algorithm without rounds (thalweg.asynchronous) may have [clocks]: the arguments of thalweg.Clocks.
+
 An algorithm with a server (thalweg.server) or a price-setter (thalweg.price) has no [network], and may have a [fleet]: the
 arguments of thalweg.Fleet. Price algorithms are for coupled problems: kind = "allocation", "bids" or "network_utility".
 
@@ -38,7 +40,7 @@ from typing import Any
 
 from thalweg.adversary import Adversary
 from thalweg.engine import Stop
-from thalweg.fleet import Fleet
+from thalweg.fleet import Clocks, Fleet
 from thalweg.message import Aggregator, Mixer
 from thalweg.privacy import Budget
 
@@ -52,7 +54,20 @@ from .pipelines import PIPELINES, StageTable
 from .problems import KINDS, ProblemTable
 from .signature import KNOWN, read_choice, read_table
 
-TABLES = ("problem", "network", "algorithm", "stop", "run", "fleet", "aggregate", "adversary", "privacy", "deploy", *PIPELINES)
+TABLES = (
+    "problem",
+    "network",
+    "algorithm",
+    "stop",
+    "run",
+    "fleet",
+    "clocks",
+    "aggregate",
+    "adversary",
+    "privacy",
+    "deploy",
+    *PIPELINES,
+)
 
 
 def load(path: str | Path) -> Experiment:
@@ -119,6 +134,7 @@ def parse(tables: dict[str, Any], *, name: str, base: Path, source: str) -> Expe
         privacy=read_table(Budget, tables["privacy"], "privacy") if "privacy" in tables else None,
         settings=settings,
         fleet=_fleet(tables["fleet"]) if "fleet" in tables else None,
+        clocks=read_table(Clocks, tables["clocks"], "clocks", KNOWN) if "clocks" in tables else None,
         pipelines={name: StageTable.read(tables[name], name) for name in PIPELINES if name in tables},
         aggregate=read_choice(Aggregator if algorithm.has_server else Mixer, tables["aggregate"], "aggregate")
         if "aggregate" in tables
@@ -157,6 +173,13 @@ def _check_surroundings(tables: dict[str, Any], algorithm: AlgorithmTable, setti
             raise Mistake(
                 f"{pipeline}: got a table [{pipeline}], expected none: {name} {who}; what is done to messages is {mend}"
             )
+    for other in ("link", "aggregate", "adversary", "privacy"):
+        if other in tables and not algorithm.has_rounds:
+            raise Mistake(f"{other}: got a table [{other}], expected none: {name} has no rounds, for which it is made")
+    if "clocks" in tables and algorithm.has_rounds:
+        raise Mistake(
+            f"clocks: got a table [clocks], expected none: {name} goes in rounds; use AsynchronousADMM or AsynchronousPushSum"
+        )
     if not algorithm.has_server:
         if "network" not in tables:
             raise missing("network", f"a table [network], in which {name} has its neighbours")

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thalweg.algorithm import ServerAlgorithm, peer, price, server
+from thalweg.algorithm import ServerAlgorithm, asynchronous, peer, price, server
 from thalweg.algorithm.step import PerAgent
 from thalweg.engine.checkpoint import META
 from thalweg.observe import History, Ledger, Outcome, Result, Table
@@ -196,8 +196,8 @@ def plain_algorithm(algorithm: Any) -> dict[str, Any]:
 def read_algorithm(name: str, arguments: dict[str, Any]) -> Any:
     """The algorithm of a stored result. One with a server is there to be looked at, not to be run again."""
     hyper = {key: PerAgent(np.asarray(value)) if isinstance(value, list) else value for key, value in arguments.items()}
-    if hasattr(peer, name):
-        return getattr(peer, name)(**hyper)
+    if (kind := getattr(peer, name, None) or getattr(asynchronous, name, None)) is not None:
+        return kind(**hyper)
     kind = getattr(server, name, None) or getattr(price, name)
     algorithm = object.__new__(kind)
     for key, value in hyper.items():

@@ -16,7 +16,8 @@ class History:
     Attributes:
         scalars: name → `[records]`. Always "round", "objective", "consensus_error", "optimality", "movement", "messages"
             and "bytes" (payload sent by all agents so far); with a reference also "gap" (objective minus optimum) and
-            "error" (√mean_i ‖x_i − x*‖²); with one for every round also "regret", the sum of the gaps.
+            "error" (√mean_i ‖x_i − x*‖²); with one for every round also "regret", the sum of the gaps. Without rounds also "events"
+            so far, and "clock", virtual seconds.
         agents: name → `[records, n]`: "loss", "disagreement" (unless there are too many agents), "bytes", and what was
             reported.
     """

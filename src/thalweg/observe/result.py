@@ -101,8 +101,8 @@ class Result:
                     f"{human_bytes(int(self.ledger.received.sum()) * self.ledger.received_bytes)} from the {server(self)}",
                 )
             )
-            if last.get("clock", 0) > 0:
-                lines.append(("clock", f"{last['clock']:,.6g} simulated seconds"))
+        if last.get("clock", 0) > 0:
+            lines.append(("clock", f"{last['clock']:,.6g} simulated seconds"))
         if self.ledger.epsilon is not None and len(self.ledger.epsilon):
             lines.append(
                 ("privacy", f"ε = {self.ledger.epsilon[-1]:.4g} at δ = {self.ledger.delta:g}, {self.config['privacy']}")

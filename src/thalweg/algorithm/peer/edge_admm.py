@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from thalweg.algorithm import edge_variables as edges
 from thalweg.algorithm.base import Claims, Context, Facts, Info, PeerAlgorithm
 from thalweg.algorithm.penalty import best_penalty
 from thalweg.algorithm.step import Real, fill
@@ -62,21 +62,17 @@ class EdgeADMM(PeerAlgorithm[EdgeState]):
         return fill(self, penalty=best_penalty(matrices, facts))
 
     def init(self, local, x0, context: Context) -> EdgeState:
-        z = jax.tree.map(lambda leaf: _where(context.mask, self._penalty(leaf) * leaf[None], 0), x0)
-        return EdgeState(self._minimise(local, x0, z, context), z)
+        z = edges.first(x0, context.mask, self.penalty)
+        return EdgeState(edges.minimise(local, x0, z, context.degree, self.penalty), z)
 
     def send(self, state: EdgeState, context: Context):
-        return {"q": jax.tree.map(lambda x, z: 2 * self._penalty(x) * x[None] - z, state.x, state.z)}
+        return {"q": edges.reflect(state.x, state.z, self.penalty)}
 
     def receive(self, local, state: EdgeState, inbox, context: Context):
         stack = inbox["q"]
-
-        def relaxed(z, q):
-            r = jnp.asarray(self.relaxation, z.dtype)
-            return _where(stack.fresh, (1 - r) * z + r * q, z)
-
-        z = jax.tree.map(relaxed, state.z, stack.values)
-        return EdgeState(self._minimise(local, state.x, z, context), z), Info.none()
+        relaxed = edges.relax(state.z, stack.values, self.relaxation)
+        z = jax.tree.map(lambda new, old: edges.where(stack.fresh, new, old), relaxed, state.z)
+        return EdgeState(edges.minimise(local, state.x, z, context.degree, self.penalty), z), Info.none()
 
     def restart(self, local, state: EdgeState, context: Context) -> EdgeState:
         return self.init(local, state.x, context)
@@ -97,20 +93,3 @@ class EdgeADMM(PeerAlgorithm[EdgeState]):
             return np.array([[1 - 2 * r * curvature / total]])
         gain = 2 * r * rho / total
         return np.array([[1 - r, -r], [-r + gain * degree, 1 - r + gain * eigenvalue]])
-
-    def _minimise(self, local, x, z, context: Context):
-        """x_i from the sum of its z_ij."""
-
-        def centre(x, z):
-            weight = self._penalty(x) * jnp.maximum(context.degree, 1).astype(x.dtype)
-            return jnp.where(context.degree > 0, jnp.sum(z, axis=0) / weight, x)
-
-        step = 1 / (self.penalty * jnp.maximum(context.degree, 1))
-        return local.prox(jax.tree.map(centre, x, z), step, x)
-
-    def _penalty(self, leaf):
-        return jnp.asarray(self.penalty, leaf.dtype)
-
-
-def _where(mask, new, old):
-    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)

@@ -1,0 +1,323 @@
+"""A peer without rounds as a process: the algorithm that the event-driven engine simulates, run by one site with its neighbours."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
+from thalweg.engine import Stop
+from thalweg.network import Network
+from thalweg.observe import Outcome
+from thalweg.problem import Problem
+
+from .acquaintance import AGAIN, LARGEST, Acquaintance
+from .async_steps import Steps
+from .card import Card, among, card_of
+from .event_log import EventLog
+from .journal import Journal
+from .membership import TooFew
+from .octets import finite
+from .post import Kind, Letter, Post
+from .rest import Rest
+from .site import Answer, Ledger, Settings
+
+# Phase of a letter `DONE` that takes back an earlier one.
+NOT_YET = 1
+
+
+class AsynchronousPeer:
+    """One site of a run without a centre and without rounds. It wakes by its own clock, and takes messages as they come.
+
+    It has done its part after `wakes` wakes, after `seconds`, or when it has come to rest (`stop`), whichever is first; it goes on,
+    so that the others have somebody to talk to, until each of them has done its part or is gone. Who moves again takes back that it
+    had come to rest.
+
+    Args:
+        problem: what this site holds, a problem of one agent; its x0 must be the same on all sites.
+        algorithm, network, seed: as for `thalweg.solve`; the same on all sites.
+        sites: the names of all, in the order of the network's agents. post: this site's end of the network.
+        wakes, seconds: as said; None for no such limit, of one of them.
+        stop: `progress` and `patience` of a `tw.Stop`; None: no such rule. It sees that nobody moves, and not that all agree: at
+            a fixed point they do.
+        period: seconds between two wakes; 0: whenever a message has come, and `settings.timeout` after the last wake at the latest.
+        weight: w_i up to a common factor; None: its number of examples, or 1.
+        columns: names of the features, which must be the same on all sites.
+        run: what all sites must have in common, for example the experiment's hash.
+        settings: of which `wait` is how long to wait for all sites before the first wake, and `folder` has the log. `quorum` has no
+            meaning: each goes on by itself.
+        record: keep the order of events, for a replay by `tw.EventDriven(events=tw.Events.merged(…))`.
+        every: look at the own loss every so many wakes.
+        watch: told of (wakes, history) at every look.
+
+    Raises:
+        TypeError, ValueError: an impossible combination, before anything is sent.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        algorithm: AsynchronousAlgorithm,
+        network: Network,
+        *,
+        sites: Sequence[str],
+        post: Post,
+        wakes: int | None = 1000,
+        seconds: float | None = None,
+        stop: Stop | None = None,
+        period: float = 0.0,
+        seed: int = 0,
+        weight: float | None = None,
+        columns: Sequence[str] = (),
+        run: str = "",
+        settings: Settings | None = None,
+        deterministic: bool = False,
+        record: bool = False,
+        every: int | None = None,
+        watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+    ):
+        _check(problem, algorithm, network, sites, post, wakes, seconds, period)
+        self.sites, self.place = tuple(sites), list(sites).index(post.me)
+        self.problem, self.algorithm, self.network, self.seed = problem, algorithm, network, int(seed)
+        self.wakes, self.seconds, self.period = wakes, seconds, period
+        self.settings, self.deterministic, self.post = settings or Settings(), deterministic, post
+        self.every, self.watch = every or max(1, (wakes or 20_000) // 200), watch
+        constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
+        self.card = card_of(post.me, run, problem, weight, constants, columns)
+        self.others = Acquaintance(post, sites, self.card, self.settings.wait)
+        self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
+        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
+        self._events = EventLog(self.settings.folder) if record else None
+        self._rest, self._finished = Rest(stop), set[str]()
+        # The number of the next wake, and how many numbers were left out, because others knew them of a life that is forgotten.
+        self._number, self._skipped, self._steps = 0, 0, None
+        self._state = self._newest = None
+        self._news = True  # whether anything was heard since the last wake
+
+    def run(self) -> Answer:
+        """Take part to the end.
+
+        Raises:
+            ValueError: sites do not fit together, before the first wake.
+        """
+        try:
+            return self._lived()
+        finally:
+            self.post.close()
+
+    def interrupted(self, reason: str) -> Answer:
+        """What there is after `run` was ended from outside, by an error of the post's."""
+        return self._answer(Outcome.INTERRUPTED, reason)
+
+    @property
+    def standing(self) -> tuple[int, frozenset[str]]:
+        """(−1 before the first wake, then 0; who is there)."""
+        return (-1 if self._steps is None else 0), self.post.present() | {self.post.me}
+
+    def _lived(self) -> Answer:
+        self._began = time.monotonic()
+        if not self._restored():
+            try:
+                cards = self.others.gather()
+            except TooFew as few:
+                return self._answer(Outcome.TOO_FEW_AGENTS, str(few))
+            self._sit(cards)
+            if self._events is not None:
+                self._events.begin()
+        due, told, said = time.monotonic(), 0.0, False
+        while True:
+            self.others.greet()
+            if self.others.next > self._number:  # others have heard more of this site than it remembers
+                self._skipped += self.others.next - self._number
+                self._number = self.others.next
+                if self._events is not None:
+                    self._events.tear()
+            done = self._done()
+            if done != said or (done and time.monotonic() > told + AGAIN):
+                told, said = time.monotonic(), done
+                for site in self.post.present():
+                    self.post.send(site, Letter(Kind.DONE, round=self._number, phase=0 if done else NOT_YET))
+            if done:
+                missing = frozenset(self.sites) - self._finished - {self.post.me}
+                if not missing & self.post.present():
+                    return self._ended(missing)
+            if self._wait(due):
+                due = max(due + self.period, time.monotonic()) if self.period else time.monotonic() + self.settings.timeout
+                self._wake()
+                if self._woken % self.every == 0 and not self._recorded():
+                    why = f"site {self.post.me!r} has NaN or infinity after {self._woken} wakes"
+                    return self._answer(Outcome.NOT_FINITE, why)
+
+    def _restored(self) -> bool:
+        """Whether there is a log; then the site goes on from it."""
+        notes = None if self._journal is None else self._journal.notes()
+        if notes is None:
+            return False
+        cards = [Card(**card) for card in notes["cards"]]
+        self.others.restore(cards)
+        self._sit(cards)
+        entry = self._journal.read((self._state.tree, self._newest))
+        self._state, self._newest = jax.tree.map(jnp.asarray, entry.state[0]), np.array(entry.state[1])
+        self._number, self._skipped = entry.round + 1, entry.notes["skipped"]
+        self.others.seen = {site: int(self._newest[slot]) for site, slot in self._slots.items()}
+        if self._events is not None:
+            self._events.restore(entry.round)
+        return True
+
+    def _sit(self, cards: Sequence[Card]) -> None:
+        """Take the seat among all sites, once they are known."""
+        problem = among(self.problem, cards, self.place)
+        self._steps = Steps(problem, self.algorithm, self.network, self.place, self.seed, self.deterministic)
+        self._slots = {self.sites[j]: slot for slot, j in enumerate(self._steps.heard.tolist()) if j >= 0}
+        self._hearing = [self.sites[j] for j in self._steps.hearing.tolist()]
+        self._notes = {"cards": [dataclasses.asdict(card) for card in cards]}
+        self._state, self._newest = self._steps.begin(), np.full(len(self._steps.heard), -1, np.int32)
+
+    def _wait(self, due: float) -> bool:
+        """Take what comes until it is time to wake; false after a while, for a look at who is there."""
+        look = time.monotonic() + 0.25
+        while True:
+            now = time.monotonic()
+            ready = now >= due or (not self.period and self._news)
+            letter = self.post.receive(0.0 if ready else max(0.0, min(due, look) - now))
+            if letter is None:
+                return ready or time.monotonic() >= due
+            self._take(letter)
+            if now >= look:
+                return ready
+
+    def _take(self, letter: Letter) -> None:
+        if letter.kind is Kind.MESSAGE:
+            if (slot := self._fits(letter)) is not None:
+                body = np.frombuffer(letter.body, np.uint8)
+                self._state = self._steps.hear(self._state, body, slot, self._number)
+                self._newest[slot], self._news = letter.round, True
+                self._rest.hear(letter.sender)
+                self.others.seen[letter.sender] = letter.round
+                if self._events is not None:
+                    self._events.hear(self.sites.index(letter.sender), letter.round)
+        elif letter.kind is Kind.DONE:
+            (self._finished.discard if letter.phase == NOT_YET else self._finished.add)(letter.sender)
+        else:
+            self.others.hear(letter)
+
+    def _fits(self, letter: Letter) -> int | None:
+        """The slot of the sender of a message that can be used; others are counted."""
+        slot = self._slots.get(letter.sender)
+        why = None
+        if slot is None:
+            why = "unknown site"
+        elif letter.round >= 2 * LARGEST:
+            why = "malformed"
+        elif len(letter.body) != self._steps.payload:
+            why = "wrong size"
+        elif letter.round <= self._newest[slot]:
+            why = "stale"
+        elif not finite(np.frombuffer(letter.body, np.uint8), self._steps.floats):
+            why = "not finite"
+        if why is not None:
+            self.post.rejected[why] += 1
+            return None
+        return slot
+
+    def _wake(self) -> None:
+        """Wake, write it down, and only then tell: what others have heard is never taken back."""
+        number = self._number
+        self._state, message = self._steps.wake(self._state, number)
+        self._number, self._news = number + 1, False
+        if self._events is not None:
+            self._events.wake(number)
+        if self._journal is not None:
+            notes = self._notes | {"skipped": self._skipped}
+            self._journal.write(0, number, notes, (self._state.tree, self._newest))
+        if self._rest.due(self.post.present() & self._slots.keys()):
+            self._rest.look(self._steps.estimate(self._state), self._woken)
+        common = message.common.tobytes()
+        for site, slot in zip(self._hearing, self._steps.slot_of.tolist(), strict=True):
+            body = common + message.each[slot].tobytes()
+            self.post.send(site, Letter(Kind.MESSAGE, round=number, body=body))
+            self.ledger.payload += len(body)
+            self.ledger.messages += 1
+
+    def _done(self) -> bool:
+        """Whether this site has done its part."""
+        return self._spent or self._rest.calm
+
+    @property
+    def _spent(self) -> bool:
+        """Whether its wakes or seconds are over."""
+        late = self.seconds is not None and time.monotonic() - self._began >= self.seconds
+        return late or (self.wakes is not None and self._woken >= self.wakes)
+
+    @property
+    def _woken(self) -> int:
+        """How often this site has woken, as far as it remembers."""
+        return self._number - self._skipped
+
+    def _recorded(self) -> bool:
+        """Look at the own loss; whether everything is finite."""
+        looks = self._steps.look(self._state)
+        row = {
+            "round": self._woken,
+            "seconds": time.monotonic() - self._began,
+            "loss": looks["loss"].item(),
+            "bytes": self.ledger.payload,
+        }
+        for name, value in row.items():
+            self.history[name].append(value)
+        if self.watch is not None:
+            self.watch(self._woken, self.history)
+        return bool(looks["finite"])
+
+    def _ended(self, missing: frozenset[str]) -> Answer:
+        if self.history["round"][-1:] != [self._woken]:
+            self._recorded()
+        gone = f"; gone before they had: {', '.join(sorted(missing))}" if missing else ""
+        if self._rest.calm:
+            return self._answer(
+                Outcome.CONVERGED, f"at rest after {self._woken} wakes, and all others have done their part{gone}"
+            )
+        return self._answer(Outcome.ROUND_LIMIT, f"{self._woken} wakes, and all others have done their part{gone}")
+
+    def _answer(self, outcome: Outcome, reason: str) -> Answer:
+        x = None
+        if self._state is not None:
+            x = ravel_pytree(self._steps.program.problem.x0)[1](jnp.asarray(self._steps.estimate(self._state)))
+        rejected = {why: int(count) for why, count in self.post.rejected.items()}
+        return Answer(
+            self.post.me, x, outcome, reason, self._woken, self.history, self.ledger, rejected,
+            algorithm=None if self._steps is None else self._steps.algorithm,
+            events=None if self._events is None else self._events.rows,
+        )  # fmt: skip
+
+
+def _check(problem, algorithm, network, sites, post, wakes, seconds, period) -> None:
+    """What cannot be.
+
+    Raises:
+        TypeError, ValueError: it was asked for.
+    """
+    if not isinstance(algorithm, AsynchronousAlgorithm):
+        raise TypeError(
+            f"AsynchronousPeer: got {type(algorithm).__name__}, expected a method without rounds (tw.asynchronous); others are for "
+            "tw.deploy.Peer"
+        )
+    if problem.drifts:
+        raise ValueError("AsynchronousPeer: got a problem that changes from round to round, and there are no rounds")
+    if network.failures.any:
+        raise ValueError(
+            f"AsynchronousPeer: got a network with {network.failures}, expected none: messages of sites are really lost, or not"
+        )
+    if post.me not in sites:
+        raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
+    if len(sites) != network.n:
+        raise ValueError(f"got {len(sites)} sites and a network of {network.n} agents, expected one site for each agent")
+    if wakes is None and seconds is None:
+        raise ValueError("AsynchronousPeer(wakes=None, seconds=None): expected one of them, or it would never end")
+    for name, value, least in (("wakes", wakes, 1), ("seconds", seconds, 0), ("period", period, 0)):
+        if value is not None and not value >= least:
+            raise ValueError(f"AsynchronousPeer({name}={value!r}): expected a number ≥ {least}")
