@@ -182,10 +182,13 @@ class SecureSum(Aggregator):
         lost = jnp.any(jnp.isnan(messages) & arrived[:, None])
         return state, jnp.where(lost, jnp.nan, mean).astype(messages.dtype)
 
+    def length(self, d: int) -> int:
+        """Of the vectors of the ring for messages of d numbers."""
+        return d + self.ring.digits[1] * self.normalise
+
     def setup(self, session: bytes, drawn: int, d: int, identities: tuple[bytes, ...] | None = None) -> Setup:
         """What everybody knows of a sum of messages of d numbers over so many clients, once the cohort is known."""
-        length = d + self.ring.digits[1] * self.normalise
-        return Setup(session, drawn, length, int(self.threshold(drawn)), self.ring.bits, self.degree, identities)
+        return Setup(session, drawn, self.length(d), int(self.threshold(drawn)), self.ring.bits, self.degree, identities)
 
     def bytes(self, wire):
         d = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(wire))
