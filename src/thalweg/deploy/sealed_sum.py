@@ -48,7 +48,9 @@ class Terms(NamedTuple):
     signed: bool
 
     @classmethod
-    def of(cls, program: ServerProgram, specs: Sequence[Specs], sites: tuple[str, ...], run: str, signed: bool) -> "Terms | None":
+    def of(
+        cls, program: ServerProgram, specs: Sequence[Specs], sites: tuple[str, ...], run: str, signed: bool
+    ) -> "Terms | None":
         """Those of a run; None where the server sees its clients' messages.
 
         Raises:
@@ -156,6 +158,7 @@ class Sum:
     def __init__(self, desk: Desk, setup: Setup, sites: list[str], invitations: dict[str, bytes], saw: Any):
         self.invitations, self.need = invitations, setup.threshold
         self._desk, self._sites, self._saw, self._server = desk, sites, saw, secure.Server(setup)
+        self._begins = True
 
     @property
     def total(self) -> np.ndarray:
@@ -166,7 +169,8 @@ class Sum:
         return [self._sites[i] for i in sorted(self._server.survivors)]
 
     def take(self, letter: Letter) -> bool:
-        """Whether a client's letter belongs to this step; others are counted."""
+        """Whether a client's letter is its answer to this step; others are counted. One that says nothing, or the wrong thing to an
+        invitation, is out; later the wrong thing may be an answer that was sent twice."""
         site = letter.sender
         if not letter.body:
             self._desk.reject("took no part")
@@ -174,7 +178,8 @@ class Sum:
         try:
             self._server.receive(self._sites.index(site), bytes(letter.body))
         except ProtocolError:
-            return self._desk.reject("malformed")
+            self._desk.reject("malformed")
+            return self._begins
         self._saw(site)
         return True
 
@@ -184,6 +189,7 @@ class Sum:
         Raises:
             TooFewClients: too few are left. ProtocolError: somebody lied, so that masks cannot be taken off.
         """
+        self._begins = False
         return {self._sites[i]: message for i, message in self._server.advance().items()}
 
 

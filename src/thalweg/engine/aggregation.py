@@ -70,7 +70,9 @@ def sealed(executor, e, when, sent, slot, drawn) -> tuple[Any, Any]:
 
     messages = {name: sent[name] for name in averaged_fields(e.algorithm, sent)}
     factor = executor.network_role("factor", factor, e.registry, _secret_key(e, when))
-    return executor.network_role("seal", seal, e.aggregate, e.registry, e.ids[0], factor, messages, _secret_key(e, when), slot, drawn)
+    return executor.network_role(
+        "seal", seal, e.aggregate, e.registry, e.ids[0], factor, messages, _secret_key(e, when), slot, drawn
+    )
 
 
 def opened(executor, e, total, message, draw: Draw, arrived: Bool[Array, " c"], pace: Pace) -> tuple[dict[str, Any], Counts]:
