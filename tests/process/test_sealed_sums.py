@@ -250,7 +250,7 @@ def test_a_client_whose_message_is_not_a_number_keeps_it_out_of_the_sum(sums):
 
 
 def test_noise_is_of_the_operating_system_and_whole():
-    """The sum of numbers that are zero is noise alone, of the deviation that was asked for times that of those who need not come."""
+    """The sum of numbers that are zero is noise alone: of the deviation asked for if a client less had come."""
     d, zeros = 3000, np.zeros((1, 3000))
     noisy = tw.message.secure_sum(noise_multiplier=0.5, clip=200.0, dropouts=1)
     still = tw.Consensus(lambda x, a: 0 * x @ a, zeros, np.zeros(d), smoothness=1.0)

@@ -74,7 +74,7 @@ class Post(abc.ABC):
     def present(self) -> frozenset[str]:
         """The other sites that are connected now."""
 
-    def note(self, event: str, **fields: Any) -> None:
+    def note(self, event: str, **fields: Any) -> None:  # noqa: B027 (most posts have no log)
         """Something for the site's log, if it has one."""
 
     @abc.abstractmethod

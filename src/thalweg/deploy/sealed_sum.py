@@ -6,7 +6,7 @@
 
 A client works before it says anything, so that those who are slow, or have no numbers to give, drop out while it costs nothing.
 
-Every process makes its secrets for a sum when it is invited, and forgets them with the sum. Whoever starts again is in the next one.
+Every process makes its secrets for a sum when it is invited, and forgets them with it. Whoever starts again is in the next sum.
 """
 
 import math

@@ -4,7 +4,7 @@ The protocol signs with Ed25519, and certificates have keys of the curve P-256, 
 for its sums, which is never stored, and signs the public one with its certificate's key. Nobody between two sites, the server least
 of all, can put another key in its place: it would need the certificate's.
 
-    proof    public key (32 bytes), size of the certificate (u2, little-endian), certificate (DER), signature of all that and the run
+    proof    public key (32 bytes), size of the certificate (u2, little-endian), certificate (DER), signature of it all and the run
 """
 
 import hashlib
