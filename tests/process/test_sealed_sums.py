@@ -3,8 +3,14 @@
 Axes: `n` clients, `d` variables.
 """
 
+import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -187,7 +193,7 @@ def test_letters_that_are_lost_at_random_cost_sums_and_nothing_else(sums):
 def start(exchange, name, answers, plan, post=None, **settings):
     """A site in a thread of its own."""
     post = exchange.join(name) if post is None else post
-    options = {"post": post, "sites": NAMES, "settings": Settings(wait=60, **settings), "simulated_secrets": True}
+    options = {"post": post, "sites": NAMES, "settings": Settings(**{"wait": 60, **settings}), "simulated_secrets": True}
 
     def live():
         try:
@@ -422,6 +428,78 @@ def test_invitations_are_read_as_they_were_written_and_nothing_else_is():
         invitation._replace(nonce=bytes(16)).session("run", (0, 1, 0), b"model"),
     ]
     assert len({one, *others}) == 6
+
+
+def test_a_server_that_asks_for_the_message_itself_gets_nothing():
+    """Whatever it runs, the client's own file says that there are sums."""
+    exchange, answers, kept = Exchange(), {}, []
+    threads = [start(exchange, name, answers, Plan(AVERAGE, rounds=2, aggregate=SUM), wait=2.0) for name in NAMES]
+    post = Heard(exchange.join(SERVER))
+    kept.append(start(exchange, SERVER, answers, Plan(AVERAGE, rounds=2), post=post, wait=1.0))
+    ended([*threads, *kept])
+    assert answers[SERVER].outcome is Outcome.TOO_FEW_AGENTS
+    assert [bytes(letter.body) for letter in post.letters if letter.kind is not Kind.JOIN] == [b""] * N
+    assert all(answers[name].rejected == {"invitation declined": 1} for name in NAMES)
+
+
+STUDY = """
+[problem]
+kind = "logistic_regression"
+data = "all.csv"
+label = "sick"
+agent = "hospital"
+l2 = 0.1
+[algorithm]
+name = "Ditto"
+solver = { kind = "LocalSGD", learning_rate = 0.1, steps = 2 }
+personal_solver = { kind = "LocalSGD", learning_rate = 0.1, steps = 2 }
+[aggregate]
+kind = "secure_sum"
+range = 8.0
+[run]
+rounds = 12
+reference = false
+[deploy]
+sites = ["hub", "north", "south", "west", "east"]
+server = "hub"
+timeout = 5.0
+wait = 100.0
+"""
+
+
+@pytest.mark.slow
+def test_processes_over_zenoh_with_certificates_sum_what_the_simulation_sums(tmp_path):
+    pytest.importorskip("zenoh")
+    rng, lines = np.random.default_rng(3), ["age,dose,sick,hospital"]
+    for hospital, count in zip(("north", "south", "west", "east"), (17, 9, 12, 14), strict=True):
+        for age, dose in rng.normal(size=(count, 2)):
+            lines.append(f"{age:.6f},{dose:.6f},{int(age + rng.normal() > 0)},{hospital}")
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    file = tmp_path / "study.toml"
+    file.write_text(STUDY)
+    simulated, _ = tw.experiment.load(file).run(tmp_path / "simulated", progress=False)
+    environment = os.environ | {"PYTHONPATH": str(Path(tw.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "thalweg.cli", "up", str(file), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    answer = lambda name: json.loads((tmp_path / "run" / name / "answer.json").read_text())
+    hub = answer("hub")
+    assert hub["rounds"] == 12
+    assert hub["history"]["participants"] == [4] * 12
+    assert hub["rejected"] == {}
+    sent = simulated.ledger.message_bytes + 64 + (wire.HEADER_BYTES + 64)
+    assert hub["ledger"]["received"] == 4 * 12 * sent
+    bound = 12 * tw.message.secure_sum(8.0).error_bound(4)
+    with np.load(tmp_path / "run" / "hub" / "answer.npz") as arrays:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=4 * bound), _named(arrays), _plain(simulated.x))
+
+
+def _named(arrays):
+    return {name.removeprefix("x/").removeprefix("x"): arrays[name] for name in arrays.files}
+
+
+def _plain(x):
+    return {str(name): np.asarray(value) for name, value in x.items()} if isinstance(x, dict) else {"": np.asarray(x)}
 
 
 # -- what is refused ---------------------------------------------------------------------------------
