@@ -67,7 +67,7 @@ class Terms(NamedTuple):
         """Whether such sums can be.
 
         Raises:
-            ValueError: the threshold is too low for a server that may lie.
+            ValueError: the threshold is too low for a server that may lie, or a number is out of its range.
         """
         clients = self.aggregate.ring.clients
         if self.signed and 3 * self.aggregate.threshold(clients) <= 2 * clients:
@@ -75,6 +75,7 @@ class Terms(NamedTuple):
                 f"secure_sum: got dropouts={self.aggregate.dropouts} of {clients} clients with certificates, expected at most "
                 f"{(clients - 1) // 3}, less than a third: else a server that lies could be told two sums; leave dropouts= out"
             )
+        self.aggregate.setup(bytes(SESSION_BYTES), clients, 1)  # raises for a degree that is none
 
     def nothing(self, index: int) -> np.ndarray:
         """The sum of nobody, in a phase."""

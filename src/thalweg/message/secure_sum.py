@@ -76,7 +76,7 @@ class SecureSum(Aggregator):
     other fields: `protocol` runs the cryptography too; `degree` is the number of neighbours with whom a client masks; `ring`,
     `normalise` and `room`, the most numbers of a message with noise, are known once the cohort is (`resolve`).
 
-    A message with a number that is not one makes the sum NaN, as without secrecy; a real client would not send it.
+    A message with a number that is not one makes the sum NaN, as without secrecy; a deployed client keeps it out.
     """
 
     range: Real
@@ -262,7 +262,7 @@ def secure_sum(
     degree: int | None = None,
     protocol: bool = False,
 ) -> SecureSum:
-    """The server learns the weighted sum of its clients' messages, and no single one. In simulation: the same ring arithmetic.
+    """The server learns the weighted sum of its clients' messages, and no single one. Simulations do the same ring arithmetic.
 
     Args:
         range: largest entry of a message, all fields together (times its weight over the average one); larger ones are clipped.
@@ -273,7 +273,8 @@ def secure_sum(
         noise_multiplier: deviation of the sum's noise in units of `clip`, in shares, whole even if `dropouts` clients give none.
         clip: l2 norm of a message (times its relative weight), to which longer ones are scaled.
         degree: with how many others a client masks; None: all of them (`tw.message.secure.degree(c)` are enough).
-        protocol: run the cryptography in every round (extra "secure"): the same sums, at its price.
+        protocol: run the cryptography in every round of a simulation (extra "secure"): the same sums, at its price. Between sites it
+            always runs.
 
     Raises:
         ValueError: a number is out of its range; when the cohort is known: clients·range/step does not fit into the ring.
