@@ -196,7 +196,9 @@ def main() -> None:
     from .machine import describe
 
     print(describe())
-    print(f"{asked.sites} sites, {asked.numbers:,} single numbers a message, mutual TLS and sealed letters, {asked.rounds} rounds")
+    print(
+        f"{asked.sites} sites, {asked.numbers:,} single numbers a message, mutual TLS and sealed letters, {asked.rounds} rounds"
+    )
     print(f"  {'':<10}{'median':>10}{'9 of 10':>10}{'processor, all':>16}")
     for kind in (asked.only,) if asked.only else KINDS:
         if kind == "flower":

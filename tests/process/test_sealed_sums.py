@@ -246,6 +246,21 @@ def test_a_client_that_is_killed_is_out_of_this_sum_and_in_a_later_one(looks, tm
     assert_followed(sums, answers[SERVER], [answers[name] for name in NAMES])
 
 
+@pytest.mark.parametrize("aggregate", [None, SUM], ids=["in the clear", "summed"])
+@pytest.mark.parametrize("looks", [14, 15, *(pytest.param(looks, marks=pytest.mark.slow) for looks in range(16, 22))])
+def test_nobody_waits_for_a_client_that_began_again_between_two_phases(looks, aggregate, tmp_path):
+    exchange, answers, rounds, victim = Exchange(), {}, 40, NAMES[2]
+    plan, options = Plan(tw.Mime(LOCAL), rounds=rounds, aggregate=aggregate), lambda name: {"folder": tmp_path / name}
+    threads = [
+        start(exchange, name, answers, plan, timeout=0.5, **options(name)) for name in (SERVER, *NAMES) if name != victim
+    ]
+    start(exchange, victim, answers, plan, post=Mortal(exchange.join(victim), looks), **options(victim)).join(60)
+    assert isinstance(answers[victim], Killed)
+    ended([*threads, start(exchange, victim, answers, plan, timeout=0.5, **options(victim))])
+    for name in (SERVER, *NAMES):
+        assert answers[name].outcome is Outcome.ROUND_LIMIT, answers[name]
+
+
 def test_a_client_whose_message_is_not_a_number_keeps_it_out_of_the_sum(sums):
     broken = tw.quadratic(1e200 * np.eye(D)[None], B[:1])
     server, clients = run_federation([*PIECES[:3], broken], OWN, rounds=4, aggregate=SUM)

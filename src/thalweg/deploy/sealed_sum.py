@@ -11,7 +11,7 @@ Every process makes its secrets for a sum when it is invited, and forgets them w
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ import numpy as np
 from thalweg.cohort import Poisson
 from thalweg.engine.server import ServerProgram
 from thalweg.message import secure
-from thalweg.message.secure import ProtocolError, Setup
+from thalweg.message.secure import ProtocolError, Setup, TooFewClients
 from thalweg.message.secure.setup import SESSION_BYTES
 from thalweg.message.secure_sum import SecureSum
 
@@ -94,12 +94,12 @@ class Terms(NamedTuple):
 
 
 class Sums:
-    """The server's side of a run's sums."""
+    """The server's side of a run's sums. `authority`: whose certificates to believe, None without."""
 
     def __init__(self, desk: Desk, terms: Terms, authority: Any):
         self._desk, self._terms, self._authority = desk, terms, authority
-        self._keys: dict[bytes, bytes] = {}
-        # Of each client's process, by its own proof: the proofs that it has been shown.
+        self._keys: dict[bytes, bytes] = {}  # by the proof that is believed
+        # The proofs that each client's process has been shown, by its own.
         self._shown: dict[bytes, set[bytes]] = {}
 
     def begin(self, slots: Sequence[int], common: bytes, k: int, index: int) -> "Sum":
@@ -108,34 +108,33 @@ class Sums:
         Raises:
             TooFewClients: there can be no sum of so few.
         """
-        members = [place for place in slots if place >= 0]
-        proofs = {place: self._proof(self._terms.sites[place]) for place in members} if self._terms.signed else {}
-        keys = tuple(self._keys.get(proof, NOBODY) for proof in proofs.values())
-        whole = Invitation(os.urandom(SESSION_BYTES), tuple(slots), keys)
+        members, sites, signed = [place for place in slots if place >= 0], self._terms.sites, self._terms.signed
+        proofs = {place: proof for place in members if signed and (proof := self._believed(sites[place]))}
+        keys = tuple(self._keys[proofs[place]] if place in proofs else NOBODY for place in members) if signed else ()
+        everybody = Invitation(os.urandom(SESSION_BYTES), tuple(slots), keys)
         try:
-            setup = self._terms.setup(whole, (self._desk.epoch, k, index), common)
+            setup = self._terms.setup(everybody, (self._desk.epoch, k, index), common)
         except ValueError:
-            needed = self._terms.aggregate.threshold(len(members))
-            raise secure.TooFewClients("before it began", len(members), max(2, needed), ()) from None
-        known = {place: proof for place, proof in proofs.items() if proof in self._keys}
+            needed = max(2, self._terms.aggregate.threshold(len(members)))
+            raise TooFewClients("before it began", len(members), needed, ()) from None
         invitations = {}
         for place in members:
-            shown = self._shown.setdefault(proofs[place], set()) if self._terms.signed else set()
-            fresh = {other: proof for other, proof in known.items() if proof not in shown}
-            invitations[self._terms.sites[place]] = whole._replace(proofs=fresh).pack()
-        return Sum(self._desk, setup, [self._terms.sites[place] for place in members], invitations, self._saw(proofs, known))
+            shown = self._shown.get(proofs.get(place, b""), ())
+            fresh = {other: proof for other, proof in proofs.items() if proof not in shown}
+            invitations[sites[place]] = everybody._replace(proofs=fresh).pack()
+
+        def heard(site: str) -> None:  # it has read its invitation
+            if proof := proofs.get(sites.index(site)):
+                self._shown.setdefault(proof, set()).update(proofs.values())
+
+        return Sum(self._desk, setup, [sites[place] for place in members], invitations, heard)
 
     def nothing(self, index: int) -> np.ndarray:
         """The sum of nobody, in a phase."""
         return self._terms.nothing(index)
 
-    def _saw(self, proofs: dict[int, bytes], known: dict[int, bytes]):
-        """Called with a client's site when it has answered: what it was shown need not be shown to it again."""
-        sites = self._terms.sites
-        return lambda site: self._shown[proofs[sites.index(site)]].update(known.values()) if proofs else None
-
-    def _proof(self, site: str) -> bytes:
-        """What a client said of its key, believed or not; empty where it said nothing."""
+    def _believed(self, site: str) -> bytes:
+        """What shows whose key it is that a client signs with; empty where nothing does."""
         proof = self._desk.roster.proofs.get(site, b"")
         if proof and proof not in self._keys:
             try:
@@ -143,12 +142,12 @@ class Sums:
             except ValueError as error:
                 self._desk.reject("bad certificate")
                 self._desk.post.note("key refused", other=site, reason=str(error))
-                del self._desk.roster.proofs[site]
+                proof = self._desk.roster.proofs[site] = b""
         return proof
 
 
 class Sum:
-    """The server's side of one sum.
+    """The server's side of one sum. `heard` is called with a client that has answered.
 
     Attributes:
         invitations: site → what stands behind the broadcast to it.
@@ -156,9 +155,9 @@ class Sum:
         total: the sum `[length]`, after the last step; survivors: the sites whose vectors are in it.
     """
 
-    def __init__(self, desk: Desk, setup: Setup, sites: list[str], invitations: dict[str, bytes], saw: Any):
+    def __init__(self, desk: Desk, setup: Setup, sites: list[str], invitations: dict[str, bytes], heard: Callable[[str], None]):
         self.invitations, self.need = invitations, setup.threshold
-        self._desk, self._sites, self._saw, self._server = desk, sites, saw, secure.Server(setup)
+        self._desk, self._sites, self._heard, self._server = desk, sites, heard, secure.Server(setup)
         self._begins = True
 
     @property
@@ -181,7 +180,7 @@ class Sum:
         except ProtocolError:
             self._desk.reject("malformed")
             return self._begins
-        self._saw(site)
+        self._heard(site)
         return True
 
     def advance(self) -> dict[str, bytes]:

@@ -224,22 +224,20 @@ def absorb(executor, e: Federation, central: Central, heard, draw: Draw, arrived
     memory, aggregate, counts, dispersion = combine(
         executor, e, (k, index), central.aggregate[phase], heard, draw, arrived, pace, scale
     )
-    state, scalars = _updated(executor, e, central, aggregate, counts, k, index)
-    return replace(central, state=state, aggregate={**central.aggregate, phase: memory}), dispersion, scalars
+    central, scalars = _updated(executor, e, central, memory, aggregate, counts, k, index)
+    return central, dispersion, scalars
 
 
 def absorb_sum(executor, e: Federation, central: Central, total, message, draw: Draw, arrived, pace: Pace, k, index: int):
     """(central, scalars to report) once the server has the secure sum of those that `arrived`; `message`: the shapes of one's."""
     aggregate, counts = opened(executor, e, total, message, draw, arrived, pace)
-    state, scalars = _updated(executor, e, central, aggregate, counts, k, index)
-    return replace(central, state=state), scalars
+    return _updated(executor, e, central, central.aggregate[e.algorithm.phases[index]], aggregate, counts, k, index)
 
 
-def _updated(executor, e: Federation, central: Central, aggregate, counts, k, index: int):
-    """(the algorithm's state, scalars to report) after a phase."""
-    phase = e.algorithm.phases[index]
-    update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
-    return as_server(executor, e, f"update {phase}", k, index, phase, counts, update, central.state, aggregate)
+def _updated(executor, e: Federation, central: Central, memory, aggregate, counts, k, index: int):
+    phase, update = e.algorithm.phases[index], lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
+    state, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, central.state, aggregate)
+    return replace(central, state=state, aggregate={**central.aggregate, phase: memory}), scalars
 
 
 def draw_cohort(executor, e: Federation, memory, k) -> Draw:
