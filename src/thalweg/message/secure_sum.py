@@ -273,8 +273,8 @@ def secure_sum(
         noise_multiplier: deviation of the sum's noise in units of `clip`, in shares, whole even if `dropouts` clients give none.
         clip: l2 norm of a message (times its relative weight), to which longer ones are scaled.
         degree: with how many others a client masks; None: all of them (`tw.message.secure.degree(c)` are enough).
-        protocol: run the cryptography in every round of a simulation (extra "secure"): the same sums, at its price. Between sites it
-            always runs.
+        protocol: run the cryptography in every round of a simulation (extra "secure"): the same sums, at its price; between sites
+            it always runs.
 
     Raises:
         ValueError: a number is out of its range; when the cohort is known: clients·range/step does not fit into the ring.
