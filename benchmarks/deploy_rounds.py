@@ -3,9 +3,9 @@
     python -m benchmarks.deploy_rounds [--only ring|server|sum|raw|flower] [--sites 8] [--rounds 2000] [--numbers 1000]
 
 *ring*: peers that average. *server*: clients that take one gradient step each. *sum*: the same behind a secure sum. *raw*: the
-messages of the ring over Zenoh alone, with the same certificates: no algorithm, no seals, no table of access. *flower*: FedAvg of the
-same clients by Flower's deployment engine, in an environment of its own and without TLS, `FLOWER_ROUNDS` rounds, of which the first is
-not counted.
+messages of the ring over Zenoh alone, with the same certificates: no algorithm, no seals, no table of access. *flower*: FedAvg of
+the same clients by Flower's deployment engine, in an environment of its own and without TLS, `FLOWER_ROUNDS` rounds, of which the
+first is not counted.
 
 Printed are the median time of a round after the first tenth as the median site saw it, what nine of ten rounds kept to at the
 slowest site, and the processor time of a round, of all processes together: on c cores no round is shorter than a c-th of that.

@@ -223,7 +223,7 @@ class Client:
             self._provisional, self._worked, self._round = record, number, letter.round + 1
             self._log(letter)
             self._record(info)
-        if not reply:
+        if self._parts is not None and not reply:
             self._note("not finite", letter, "its own message is not a number, and is kept out of the sum")
         self._send_reply(key, reply)
 
