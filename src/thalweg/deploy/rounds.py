@@ -174,7 +174,7 @@ class ClientRounds:
 
     def seal(
         self, record: Any, common: Any, own: Any, k: int, index: int, slot: int, drawn: int
-    ) -> tuple[Held, Array, Array, Any]:
+    ) -> tuple[Held, Array, Array, Held]:
         """(record, what goes into the secure sum `[length]`, whether it holds numbers only, what was learnt), of a client that has
         this `slot` in a cohort of which so many were `drawn`."""
         at = map(np.int32, (k, slot, drawn))
@@ -281,7 +281,7 @@ def _respond(index: int, executor, e: ServerProgram, record, common, own, k, num
 def _seal(index: int, executor, e: ServerProgram, record, common, own, k, slot, drawn):
     record, up, info = _worked(index, executor, e, record, common, own, k, k)
     element, finite = sealed(executor, e, (k, index), up.heard, slot, drawn)
-    return Kept(record), element, finite, jax.tree.map(lambda leaf: leaf[0], info)
+    return Kept(record), element, finite, Kept(jax.tree.map(lambda leaf: leaf[0], info))
 
 
 def _worked(index: int, executor, e: ServerProgram, record, common, own, k, number):

@@ -40,7 +40,7 @@ class Server:
         plan: what all sites do alike.
         sites: the clients' names, in their order. post: this site's end of the network.
         columns, run, settings, simulated_secrets, every, watch: as for `Client`. A round needs
-            `settings.quorum` answers, and as many as were asked where that is less.
+            `settings.quorum` answers, and as many as were asked where that is less; with a secure sum what that needs at least.
 
     Raises:
         TypeError, ValueError: an impossible combination, before anything is sent.
