@@ -3,6 +3,7 @@
 Axes: `n` clients, `d` variables.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -433,6 +434,13 @@ def test_invitations_are_read_as_they_were_written_and_nothing_else_is():
     for slots in ((2, 0, -1), (0, 0, -1), (0, 4, -1), (0, 2, -2)):
         with pytest.raises(ValueError, match="got clients"):
             Invitation.read(invitation._replace(slots=slots).pack(), 3, 4, True)
+    rng = np.random.default_rng(0)
+    for _ in range(500):  # whatever the bytes are, it is an invitation or a ValueError
+        garbled = bytearray(text[: rng.integers(len(text) + 1)])
+        for place in rng.integers(max(1, len(garbled)), size=2) if garbled else ():
+            garbled[place] = rng.integers(256)
+        with contextlib.suppress(ValueError):
+            assert Invitation.read(bytes(garbled), 3, 4, True).pack() == garbled
     one = invitation.session("run", (0, 1, 0), b"model")
     assert one == invitation._replace(proofs={}).session("run", (0, 1, 0), b"model")
     others = [

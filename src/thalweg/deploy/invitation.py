@@ -72,8 +72,8 @@ class Invitation(NamedTuple):
                 raise ValueError(f"got {len(text) - end} bytes more than belong there")
             place, size = _ENTRY.unpack_from(text, end)
             end += _ENTRY.size + size
-            if place >= clients:
-                raise ValueError(f"got a proof for client {place} of {clients}")
+            if place >= clients or place in proofs:
+                raise ValueError(f"got a proof for client {place} of {clients}, expected one for each at most")
             proofs[place] = text[end - size : end]
         if len(text) != end:
             raise ValueError("got less than belongs there")
