@@ -1,10 +1,11 @@
 """Rounds of deployed runs: one process per site, on loopback with mutual TLS, 1,000 numbers a message.
 
-    python -m benchmarks.deploy_rounds [--only ring|server|raw|flower] [--sites 8] [--rounds 2000]
+    python -m benchmarks.deploy_rounds [--only ring|server|sum|raw|flower] [--sites 8] [--rounds 2000] [--numbers 1000]
 
-*ring*: peers that average. *server*: clients that take one gradient step each. *raw*: the messages of the ring over Zenoh alone,
-with the same certificates: no algorithm, no seals, no table of access. *flower*: FedAvg of the same clients by Flower's deployment
-engine, in an environment of its own and without TLS, `FLOWER_ROUNDS` rounds, of which the first is not counted.
+*ring*: peers that average. *server*: clients that take one gradient step each. *sum*: the same behind a secure sum. *raw*: the
+messages of the ring over Zenoh alone, with the same certificates: no algorithm, no seals, no table of access. *flower*: FedAvg of
+the same clients by Flower's deployment engine, in an environment of its own and without TLS, `FLOWER_ROUNDS` rounds, of which the
+first is not counted.
 
 Printed are the median time of a round after the first tenth as the median site saw it, what nine of ten rounds kept to at the
 slowest site, and the processor time of a round, of all processes together: on c cores no round is shorter than a c-th of that.
@@ -24,7 +25,7 @@ from pathlib import Path
 
 # Times are those of so many rounds together.
 NUMBERS, EVERY = 1000, 10
-KINDS = ("raw", "ring", "server", "flower")
+KINDS = ("raw", "ring", "server", "sum", "flower")
 FLOWER_ROUNDS = 8
 
 
@@ -39,7 +40,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int], rounds: int) -> None:
+def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int], rounds: int, numbers: int) -> None:
     """Be one site, and print what it saw."""
     import jax
     import jax.numpy as jnp
@@ -60,7 +61,7 @@ def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int],
         Identity.load(folder, name), names, run="benchmark",
         listen=[f"tls/127.0.0.1:{ports[i]}"], connect=[f"tls/127.0.0.1:{ports[0]}"] if i else [],
     )  # fmt: skip
-    values = np.random.default_rng(i).standard_normal((1, NUMBERS)).astype(np.float32)
+    values = np.random.default_rng(i).standard_normal((1, numbers)).astype(np.float32)
     common = {
         "post": post, "settings": Settings(wait=120), "every": EVERY,
         "watch": lambda k, history: times.append((time.perf_counter(), time.process_time())),
@@ -69,9 +70,11 @@ def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int],
         site = Peer(tw.Measurements(values), tw.Averaging(), tw.network.ring(len(names)), sites=names, rounds=rounds, **common)
     else:
         problem = tw.Consensus(
-            _distance, jnp.asarray(values), np.zeros(NUMBERS, np.float32), smoothness=1.0, strong_convexity=1.0
+            _distance, jnp.asarray(values), np.zeros(numbers, np.float32), smoothness=1.0, strong_convexity=1.0
         )
-        plan = Plan(tw.FedAvg(tw.LocalSGD(0.5, steps=1)), rounds=rounds)
+        plan = Plan(
+            tw.FedAvg(tw.LocalSGD(0.5, steps=1)), rounds=rounds, aggregate=tw.message.secure_sum(4.0) if kind == "sum" else None
+        )
         clients = names[1:]
         if i:
             site = Client(problem, plan, server=names[0], sites=clients, **common)
@@ -80,7 +83,7 @@ def live(kind: str, folder: Path, name: str, names: list[str], ports: list[int],
     report(times, site.run().rounds)
 
 
-def exchange(folder: Path, name: str, names: list[str], ports: list[int], rounds: int) -> None:
+def exchange(folder: Path, name: str, names: list[str], ports: list[int], rounds: int, numbers: int) -> None:
     """Be one site of a ring over Zenoh alone."""
     import queue
 
@@ -105,7 +108,7 @@ def exchange(folder: Path, name: str, names: list[str], ports: list[int], rounds
     while not all(publisher.matching_status for publisher in publishers):
         time.sleep(0.05)
     time.sleep(2)  # Zenoh may lose what is first put to a subscriber that it has just met
-    body = os.urandom(4 * NUMBERS)
+    body = os.urandom(4 * numbers)
     for k in range(rounds):
         for publisher in publishers:
             publisher.put(body)
@@ -133,11 +136,11 @@ def _distance(x, a):
     return 0.5 * jnp.sum((x - a) ** 2)
 
 
-def measured(kind: str, sites: int, rounds: int) -> list[dict[str, float]]:
+def measured(kind: str, sites: int, rounds: int, numbers: int) -> list[dict[str, float]]:
     """What every site saw; of a server first."""
     from thalweg.deploy import keys
 
-    names = (["server"] if kind == "server" else []) + [f"site{i}" for i in range(sites)]
+    names = (["server"] if kind in ("server", "sum") else []) + [f"site{i}" for i in range(sites)]
     with tempfile.TemporaryDirectory() as folder:
         federation = keys.init(Path(folder) / "federation", names)
         ports = free_ports(len(names))
@@ -151,6 +154,7 @@ def measured(kind: str, sites: int, rounds: int) -> list[dict[str, float]]:
             json.dumps(names),
             json.dumps(ports),
             str(rounds),
+            str(numbers),
         ]
         environment = os.environ | {"JAX_PLATFORMS": "cpu"}
         processes = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True, env=environment) for name in names]
@@ -180,24 +184,27 @@ def flower(sites: int) -> None:
 def main() -> None:
     """Print the table, or be one site of it."""
     if sys.argv[1:2] == ["--be"]:
-        kind, folder, names, ports, rounds, name = sys.argv[2:]
-        site = Path(folder), name, json.loads(names), json.loads(ports), int(rounds)
+        kind, folder, names, ports, rounds, numbers, name = sys.argv[2:]
+        site = Path(folder), name, json.loads(names), json.loads(ports), int(rounds), int(numbers)
         return exchange(*site) if kind == "raw" else live(kind, *site)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--sites", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--numbers", type=int, default=NUMBERS)
     asked = parser.parse_args()
     from .machine import describe
 
     print(describe())
-    print(f"{asked.sites} sites, {NUMBERS:,} single numbers a message, mutual TLS and sealed letters, {asked.rounds} rounds")
+    print(
+        f"{asked.sites} sites, {asked.numbers:,} single numbers a message, mutual TLS and sealed letters, {asked.rounds} rounds"
+    )
     print(f"  {'':<10}{'median':>10}{'9 of 10':>10}{'processor, all':>16}")
     for kind in (asked.only,) if asked.only else KINDS:
         if kind == "flower":
             flower(asked.sites)
             continue
-        seen = measured(kind, asked.sites, asked.rounds)
+        seen = measured(kind, asked.sites, asked.rounds, asked.numbers)
         median, p90 = statistics.median(s["median"] for s in seen), max(s["p90"] for s in seen)
         print(
             f"  {kind:<10}{1e3 * median:>7.2f} ms{1e3 * p90:>7.2f} ms{1e3 * sum(s['busy'] for s in seen):>13.2f} ms", flush=True

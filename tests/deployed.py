@@ -104,7 +104,7 @@ def run_peers(pieces, algorithm, network, *, posts=None, settings=None, **option
     return [answers[name] for name in sites]
 
 
-def run_federation(pieces, algorithm, *, settings=None, simulated_secrets=True, of_server=None, **options):
+def run_federation(pieces, algorithm, *, settings=None, simulated_secrets=True, of_server=None, of_client=None, **options):
     """(the server's answer, the clients', in order); `pieces[i]` is the problem of client i alone. The server holds zeros."""
     sites, exchange, plan = names(len(pieces)), Exchange(), Plan(algorithm, **options)
     common = {"sites": sites, "settings": settings or Settings(wait=60), "simulated_secrets": simulated_secrets}
@@ -112,6 +112,8 @@ def run_federation(pieces, algorithm, *, settings=None, simulated_secrets=True, 
     def make(name, post):
         if name == SERVER:
             return Server(blank(pieces[0]), plan, post=of_server(post) if of_server else post, **common)
+        if of_client is not None:
+            post = of_client(name, post)
         return Client(pieces[sites.index(name)], plan, server=SERVER, post=post, **common)
 
     answers = live_together({name: exchange.join(name) for name in (SERVER, *sites)}, make)

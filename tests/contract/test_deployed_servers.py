@@ -69,6 +69,27 @@ def test_pipelines_and_aggregators(case):
     compare(*federation(), tw.FedAvg(tw.LocalSGD(0.1, steps=2, batch_size=2), cohort=5), **CASES[case])
 
 
+SUMS = {
+    "of a part": {"aggregate": tw.message.secure_sum(8.0)},
+    "over those that arrive": {"aggregate": tw.message.secure_sum(8.0, bits=16)},
+    "with noise": {"aggregate": tw.message.secure_sum(noise_multiplier=0.1, clip=4.0, dropouts=2)},
+    "with some": {"aggregate": tw.message.secure_sum(8.0, dropouts=1, degree=6)},
+}
+COHORTS = {"of a part": 5, "over those that arrive": tw.cohort.uniform(6, normalise=True), "with noise": None}
+
+
+@quick(SUMS, "with noise")
+def test_secure_sums_give_the_simulated_numbers(name):
+    """Simulated secrets: rounding and noise too, and the bytes of the whole protocol."""
+    compare(*federation(), tw.FedAvg(tw.LocalSGD(0.1, steps=2, batch_size=2), cohort=COHORTS.get(name)), **SUMS[name])
+
+
+@quick(("Mime", "Ditto", "FedDANE"), "Mime")
+def test_secure_sums_of_every_phase_and_clients_with_records(name):
+    algorithm = exports.algorithm(name, exports.MINIBATCHES, cohort=exports.partial(name))
+    compare(*federation(), algorithm, aggregate=tw.message.secure_sum(8.0))
+
+
 class Ordered:
     """A server's post that hands over its clients' answers in a given order."""
 

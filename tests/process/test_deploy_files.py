@@ -242,6 +242,12 @@ def test_a_policy_allows_what_it_lists_and_refuses_the_rest_with_every_reason(re
             check(text)
     with pytest.raises(Forbidden, match=r"allowed are DGD; got 6 rounds"):
         check('algorithms = ["DGD"]\nmax_rounds = 5')
+    table = '[aggregate]\nkind = "{}"\nrange = 4.0\n'
+    experiment = load(records, RECORDS.format(data=ALL), SERVER, table.format("secure_sum"), RUN, _with_server(DEPLOY))
+    check('[privacy]\naggregates = ["secure_sum"]')
+    experiment = load(records, RECORDS.format(data=ALL), SERVER, table.format("homomorphic_sum"), RUN, _with_server(DEPLOY))
+    with pytest.raises(Forbidden, match="got aggregate homomorphic_sum, compulsory is secure_sum"):
+        check('[privacy]\naggregates = ["secure_sum"]')
     experiment = load(records, RECORDS.format(data=OWN), PEERS, RUN, NOISE, DEPLOY)
     check('[privacy]\nstages = ["gaussian"]\nmax_epsilon = 4.0\nmax_delta = 1e-5')
     with pytest.raises(Forbidden, match=re.escape("got epsilon = 4, allowed is up to 2")):

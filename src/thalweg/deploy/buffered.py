@@ -13,6 +13,7 @@ import numpy as np
 
 from .desk import NEVER, Desk
 from .membership import TooFew
+from .post import Kind
 from .rounds import BufferedRounds
 
 
@@ -69,7 +70,7 @@ class Buffered:
                 )
             letter = desk.receive(0.2)
             self._working = {site: work for site, work in self._working.items() if site in desk.roster.here}
-            if letter is None or not desk.answer(letter, self._bodies.shape[1]):
+            if letter is None or not desk.answer(letter, Kind.MESSAGE, self._bodies.shape[1]):
                 continue
             i = desk.sites.index(letter.sender)
             if letter.sender not in self._working or letter.round != self.started[i] - 1:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from thalweg.message.payload import unpack
+from thalweg.message.secure import ProtocolError
 from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
@@ -24,7 +25,9 @@ from .journal import Journal
 from .membership import Refused
 from .post import Kind, Letter, Post
 from .rounds import ClientRounds
+from .sealed_sum import Declined, Parts, Terms
 from .secret import system_key
+from .signer import Signer
 from .site import Answer, Ledger, Settings
 
 
@@ -79,6 +82,9 @@ class Client:
         self._kept = self._provisional = self._under_way = None
         self._worked = NEVER
         self._reply: tuple[tuple[int, int, int], bytes] | None = None
+        # This process's key for secure sums, and its side of them.
+        self._signer = Signer(post.identity, run) if post.identity is not None and plan.sealed else None
+        self._parts: Parts | None = None
 
     def run(self) -> Answer:
         """Take part to the end.
@@ -126,13 +132,17 @@ class Client:
                 self.post.rejected["stale"] += 1
             elif letter.kind is Kind.MESSAGE:
                 self._work(letter)
+            elif letter.kind is Kind.SUM:
+                self._go_on(letter)
             elif letter.kind is Kind.DONE:
                 self.post.send(self.server, Letter(Kind.DONE, letter.epoch, letter.round))
                 return self._end(letter)
 
     def _join(self) -> None:
-        body = json.dumps({"life": self._life, "card": dataclasses.asdict(self.card)}).encode()
-        self.post.send(self.server, Letter(Kind.JOIN, body=body))
+        told = {"life": self._life, "card": dataclasses.asdict(self.card)}
+        if self._signer is not None:
+            told["proof"] = self._signer.proof.hex()
+        self.post.send(self.server, Letter(Kind.JOIN, body=json.dumps(told).encode()))
 
     def _start(self, letter: Letter) -> None:
         """Who takes part."""
@@ -150,6 +160,11 @@ class Client:
             return
         program, said = self.plan.program(among(self.problem, cards, self.place), self._secret)
         self._rounds, self.warnings = ClientRounds(alone(program, self.place), self.plan.deterministic), tuple(said)
+        identity = self.post.identity
+        terms = Terms.of(program, self._rounds.specs, self.sites, self.card.run, identity is not None)
+        if terms is not None:
+            authority = None if identity is None else identity.authority
+            self._parts = Parts(terms, self.place, self._signer, authority, exact=self._secret is not None)
         self._cards = [dataclasses.asdict(card) for card in cards]
         if self._kept is None:
             self._kept = self._provisional = self._rounds.begin()
@@ -173,7 +188,8 @@ class Client:
         """Answer one message of the server."""
         rounds = self._rounds
         sizes = rounds.specs[letter.phase].sizes if letter.phase < len(rounds.specs) else {}
-        if not sizes or len(letter.body) != NUMBERS.size + sizes["common"] + sizes["own"]:
+        expected = NUMBERS.size + sum(sizes.get(part, 0) for part in ("common", "own"))
+        if not sizes or len(letter.body) < expected or (len(letter.body) > expected and self._parts is None):
             self.post.rejected["wrong size"] += 1
             return
         accepted, number = NUMBERS.unpack_from(letter.body)
@@ -191,17 +207,51 @@ class Client:
             self.post.rejected["out of order"] += 1  # this site began anew in the middle of a round
             return
         body = np.frombuffer(letter.body, np.uint8)[NUMBERS.size :]
-        common, own = body[: sizes["common"]], body[sizes["common"] :]
-        record, reply, info = rounds.respond(record, common, own, letter.round, letter.phase, number)
+        common, own, beside = np.split(body, [sizes["common"], sizes["common"] + sizes["own"]])
+        try:
+            if self._parts is None:
+                record, reply, info = rounds.respond(record, common, own, letter.round, letter.phase, number)
+                reply = np.asarray(reply).tobytes()
+            else:
+                record, reply, info = self._parts.begin(rounds, record, common, own, key, beside.tobytes())
+        except Declined as declined:
+            self._note("invitation declined", letter, str(declined))
+            self._send_reply(key, b"")
+            return
         self._under_way = key, record
         if letter.phase + 1 == len(rounds.specs):
             self._provisional, self._worked, self._round = record, number, letter.round + 1
             self._log(letter)
             self._record(info)
-        self._reply = key, np.asarray(reply).tobytes()
-        self.ledger.messages += letter.phase == 0
-        self.ledger.payload += len(self._reply[1])
-        self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
+        if self._parts is not None and not reply:
+            self._note("not finite", letter, "its own message is not a number, and is kept out of the sum")
+        self._send_reply(key, reply)
+
+    def _send_reply(self, key: tuple[int, int, int], reply: bytes) -> None:
+        self._reply = key, reply
+        self.ledger.messages += key[2] == 0
+        self.ledger.payload += len(reply)
+        self.post.send(self.server, Letter(Kind.MESSAGE, *key, reply))
+
+    def _go_on(self, letter: Letter) -> None:
+        """Answer one message of a secure sum that this client has a part in."""
+        key = letter.epoch, letter.round, letter.phase
+        if self._parts is None or self._parts.key != key:
+            self.post.rejected["out of order"] += 1  # this site began anew in the middle of it
+            return
+        again, reply = self._parts.asked(letter.body), b""
+        try:
+            reply = self._parts.answer(letter.body)
+        except ProtocolError as error:
+            self._note("left the sum", letter, str(error))
+        self.ledger.again += again
+        self.ledger.payload += 0 if again else len(reply)
+        self.post.send(self.server, Letter(Kind.SUM, *key, reply))
+
+    def _note(self, what: str, letter: Letter, reason: str) -> None:
+        """Why this client is not in a secure sum."""
+        self.post.rejected[what] += 1
+        self.post.note(what, round=letter.round, phase=letter.phase, reason=reason)
 
     def _settle(self, accepted: int) -> None:
         """Keep what the last message made of this client if the server accepted it, else forget it."""

@@ -46,13 +46,13 @@ class Desk:
             self._start_joined()
         return letter
 
-    def answer(self, letter: Letter, size: int) -> bool:
-        """Whether the letter is a message of this life of the server and has the `size` of an answer; others are counted."""
-        if letter.kind is not Kind.MESSAGE:
+    def answer(self, letter: Letter, kind: Kind, size: int | None = None) -> bool:
+        """Whether the letter is one of this life of the server and has the `size` of an answer (None: any); others are counted."""
+        if letter.kind is not kind:
             return False
         if letter.epoch != self.epoch:
             return self.reject("stale")
-        if len(letter.body) != size:
+        if size is not None and len(letter.body) != size:
             return self.reject("wrong size")
         return True
 
@@ -66,14 +66,23 @@ class Desk:
         self.post.rejected[why] += 1
         return False
 
-    def ask(self, site: str, k: int, index: int, numbers: tuple[int, int], body: bytes, again: bool = False) -> None:
-        """Send a client its part of phase `index` of round k, once more or for the first time."""
+    def ask(
+        self, site: str, k: int, index: int, numbers: tuple[int, int], body: bytes, again: bool = False, beside: bytes = b""
+    ) -> None:
+        """Send a client its part of phase `index` of round k, once more or for the first time; `beside` is no payload."""
         self.ledger.again += again
         if not again:
             self.ledger.payload += len(body)
             self.ledger.headers += NUMBERS.size
             self.ledger.messages += index == 0
-        self.post.send(site, Letter(Kind.MESSAGE, self.epoch, k, index, NUMBERS.pack(*numbers) + body))
+            self.ledger.relayed += len(beside)
+        self.post.send(site, Letter(Kind.MESSAGE, self.epoch, k, index, NUMBERS.pack(*numbers) + body + beside))
+
+    def relay(self, site: str, k: int, index: int, body: bytes, again: bool = False) -> None:
+        """Send a client a message of a secure sum."""
+        self.ledger.again += again
+        self.ledger.relayed += 0 if again else len(body)
+        self.post.send(site, Letter(Kind.SUM, self.epoch, k, index, body))
 
     def _start_joined(self) -> None:
         for site in self.roster.joined():

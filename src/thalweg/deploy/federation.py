@@ -8,7 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from thalweg._extras import require
 from thalweg.algorithm.server.base import ServerAlgorithm
+from thalweg.cohort import Cyclic, Everyone, Poisson, Uniform
 from thalweg.engine import federate, refusals, trade
 from thalweg.engine.led import Asked, lead
 from thalweg.engine.market import MarketGauge
@@ -17,6 +19,7 @@ from thalweg.engine.server_metrics import LearningGauge
 from thalweg.engine.simulated import EventDriven, Simulated
 from thalweg.message.aggregate import Aggregator
 from thalweg.message.flow import Flow
+from thalweg.message.secure_sum import SecureSum
 from thalweg.message.stage import Stage
 from thalweg.problem import Coupled
 from thalweg.problem.scattered import Scattered
@@ -45,10 +48,13 @@ class Plan:
                 f"got {type(self.algorithm).__name__}, expected a method with a server, such as tw.FedAvg(); for peers use "
                 "tw.deploy.Peer"
             )
-        if self.aggregate is not None and self.aggregate.sealed:
-            raise ValueError(
-                f"aggregate: got {type(self.aggregate).__name__}, whose protocol is simulated only; leave it out, or use tw.solve"
-            )
+        if self.sealed:
+            _check_sealed(self.aggregate, self.algorithm)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the server sees sums of its clients' messages alone."""
+        return self.aggregate is not None and self.aggregate.sealed
 
     @property
     def constants(self) -> bool:
@@ -78,6 +84,22 @@ class Plan:
         led = lead(asked, prepared, MarketGauge() if market else LearningGauge({}))
         program = led.program if secret is None else dataclasses.replace(led.program, secret=secret)
         return program, prepared.said
+
+
+def _check_sealed(aggregate: Aggregator, algorithm: ServerAlgorithm) -> None:
+    """That the aggregator's protocol can be run between sites."""
+    if not isinstance(aggregate, SecureSum):
+        raise ValueError(
+            f"aggregate: got {type(aggregate).__name__}, which is simulated only: its clients share a key that the server must not "
+            "have, and sites have no way to agree on one; use tw.message.secure_sum, or tw.solve"
+        )
+    cohort: Any = getattr(algorithm, "cohort", None)
+    if not isinstance(cohort, Everyone | Uniform | Poisson | Cyclic | int | None):
+        raise ValueError(
+            f"aggregate: got secure_sum and the cohort {cohort!r}, where what a client's message counts depends on who is drawn: a "
+            "client would have to believe its server; use tw.cohort.uniform, poisson, cyclic or everyone"
+        )
+    require("cryptography", "secure")
 
 
 def alone(program: ServerProgram, place: int) -> ServerProgram:

@@ -8,6 +8,7 @@ import abc
 import dataclasses
 import enum
 from collections import Counter
+from typing import Any
 
 
 class Kind(enum.IntEnum):
@@ -22,6 +23,7 @@ class Kind(enum.IntEnum):
     START = 7  # the epoch begins
     REFUSED = 8  # its receiver does not fit to its sender, and why
     DONE = 9  # a site has done its last round
+    SUM = 10  # of a secure sum, after its first step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Post(abc.ABC):
         me: the site's name.
         rejected: reason → number of letters that were thrown away (forged, replayed, malformed, …).
         sent, received: bytes of bodies so far, by kind; `overhead` is what came on top of them on the wire (headers, seals).
+        identity: the site's certificate and key (`deploy.Identity`); None where sites have none.
     """
 
     me: str
@@ -57,6 +60,7 @@ class Post(abc.ABC):
     sent: Counter[Kind]
     received: Counter[Kind]
     overhead: int
+    identity: Any = None
 
     @abc.abstractmethod
     def send(self, to: str, letter: Letter) -> None:
@@ -69,6 +73,9 @@ class Post(abc.ABC):
     @abc.abstractmethod
     def present(self) -> frozenset[str]:
         """The other sites that are connected now."""
+
+    def note(self, event: str, **fields: Any) -> None:  # noqa: B027 (most posts have no log)
+        """Something for the site's log, if it has one."""
 
     @abc.abstractmethod
     def close(self) -> None:

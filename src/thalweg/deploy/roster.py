@@ -14,12 +14,14 @@ class Roster:
         cards: of all who ever joined.
         met: who is connected; here: of those, who has joined; proved: of those, who has answered since.
         silent: who was too slow, and has not been heard of since.
+        proofs: what clients with certificates say of their keys for secure sums (`signer`), not believed yet.
     """
 
     def __init__(self, post: Post, sites: Sequence[str], card: Card):
         self._post, self._sites, self._card = post, tuple(sites), card
         self.cards: dict[str, Card] = {}
         self.met, self.here, self.proved, self.silent = set[str](), set[str](), set[str](), set[str]()
+        self.proofs: dict[str, bytes] = {}
         self._lives, self._joined = dict[str, str](), list[str]()
 
     def in_order(self) -> list[Card]:
@@ -58,13 +60,14 @@ class Roster:
             return letter
         try:
             told = read_json(letter.body)
-            card, life = read_card(told["card"]), str(told["life"])
+            card, life, proof = read_card(told["card"]), str(told["life"]), bytes.fromhex(told.get("proof", ""))
             if card.name != letter.sender:
                 raise ValueError(card.name)
         except (ValueError, TypeError, KeyError):  # what JSON or a card cannot be made of
             self._post.rejected["malformed"] += 1
             return None
         if (why := misfit(self._card, card, self.cards.get(card.name))) is None:
+            self.proofs[card.name] = proof
             self._join(card, life)
             return None
         self._post.send(card.name, Letter(Kind.REFUSED, body=why.encode()))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from thalweg.cohort import Draw
+from thalweg.engine.aggregation import sealed
 from thalweg.engine.asynchronous import AsyncServer, next_idle
 from thalweg.engine.executor import Vectorised
 from thalweg.engine.pace import Pace
@@ -20,6 +21,7 @@ from thalweg.engine.server_metrics import answer, own_answers
 from thalweg.engine.server_round import (
     Central,
     absorb,
+    absorb_sum,
     broadcast,
     draw_cohort,
     first_memory,
@@ -86,6 +88,7 @@ class ServerRounds:
         phases = range(len(self.specs))
         self._down = [make(_down, index) for index in phases]
         self._up = [{complete: make(_up, index, complete) for complete in (True, False)} for index in phases]
+        self._up_sum = [{complete: make(_up_sum, index, complete) for complete in (True, False)} for index in phases]
 
     def begin(self) -> Held:
         """A `Central` before round 0."""
@@ -107,6 +110,11 @@ class ServerRounds:
         """
         complete = bool(np.all(np.asarray(draw.valid) <= arrived))
         return self._up[index][complete](self._program, central, draw, arrived, heard, np.int32(k))
+
+    def up_sum(self, central: Any, draw: Draw, arrived: Any, total: Any, k: int, index: int) -> tuple[Held, Any]:
+        """(central, scalars to report), from the secure sum `[length]` of those that `arrived`, and of nobody else."""
+        complete = bool(np.all(np.asarray(draw.valid) <= arrived))
+        return self._up_sum[index][complete](self._program, central, draw, arrived, total, np.int32(k))
 
     def answer(self, central: Any) -> Array:
         """`[d]` the shared answer."""
@@ -154,6 +162,7 @@ class ClientRounds:
         make = lambda function, *fixed: Compiled(bound(function, *fixed), deterministic)
         self._begin, self._own = make(_begin_client), make(_own)
         self._respond = [make(_respond, index) for index in range(len(self.specs))]
+        self._seal = [make(_seal, index) for index in range(len(self.specs))]
 
     def begin(self) -> Held:
         """The record of a client that was never drawn."""
@@ -162,6 +171,14 @@ class ClientRounds:
     def respond(self, record: Any, common: Any, own: Any, k: int, index: int, number: int) -> tuple[Held, Array, Held]:
         """(record, bytes to send, `ClientInfo`) after work on what arrived, as bytes; randomness goes by `number`."""
         return self._respond[index](self._program, record, common, own, np.int32(k), np.int32(number))
+
+    def seal(
+        self, record: Any, common: Any, own: Any, k: int, index: int, slot: int, drawn: int
+    ) -> tuple[Held, Array, Array, Held]:
+        """(record, what goes into the secure sum `[length]`, whether it holds numbers only, what was learnt), of a client that has
+        this `slot` in a cohort of which so many were `drawn`."""
+        at = map(np.int32, (k, slot, drawn))
+        return self._seal[index](self._program, record, common, own, *at)
 
     def own(self, record: Any, server: Any) -> Array:
         """`[d]` the client's own answer, given the server's state."""
@@ -198,12 +215,26 @@ def _down(index: int, executor, e: ServerProgram, central: Central, members, k):
 def _up(index: int, complete: bool, executor, e: ServerProgram, central: Central, draw: Draw, arrived, heard, k):
     sent, report = _heard(index, executor, e, heard)
     arrived = arrived & draw.valid & _finite(sent)
+    central, _, scalars = absorb(executor, e, central, sent, draw, arrived, _pace(e, draw, arrived, complete), k, index)
+    return Kept(_learnt(index, executor, e, central, draw, arrived, report)), arrived, scalars
+
+
+def _up_sum(index: int, complete: bool, executor, e: ServerProgram, central: Central, draw: Draw, arrived, total, k):
+    pace, message = _pace(e, draw, arrived, complete), specs_of(e)[index].sent
+    central, scalars = absorb_sum(executor, e, central, total, message, draw, arrived, pace, k, index)
+    return Kept(_learnt(index, executor, e, central, draw, arrived, {})), scalars
+
+
+def _pace(e: ServerProgram, draw: Draw, arrived, complete: bool) -> Pace:
     ids = e.ids[draw.members]
-    pace = Pace(arrived, jnp.ones(ids.shape, e.registry.weights.dtype), ids, draw.members, complete)
-    central, _, scalars = absorb(executor, e, central, sent, draw, arrived, pace, k, index)
-    if index + 1 == len(e.algorithm.phases):
-        central = replace(central, cohort=learn(executor, e, central.cohort, draw, arrived, report))
-    return Kept(central), arrived, scalars
+    return Pace(arrived, jnp.ones(ids.shape, e.registry.weights.dtype), ids, draw.members, complete)
+
+
+def _learnt(index: int, executor, e: ServerProgram, central: Central, draw: Draw, arrived, report) -> Central:
+    """After the last phase, with what the cohort's rule has learnt."""
+    if index + 1 < len(e.algorithm.phases):
+        return central
+    return replace(central, cohort=learn(executor, e, central.cohort, draw, arrived, report))
 
 
 def _pick(executor, e: AsyncServer, idle, count):
@@ -241,14 +272,25 @@ def _begin_client(executor, e: ServerProgram):
 
 
 def _respond(index: int, executor, e: ServerProgram, record, common, own, k, number):
+    record, up, info = _worked(index, executor, e, record, common, own, k, number)
+    report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs_of(e)[index].report.items()}
+    first = jax.tree.map(lambda leaf: leaf[0], up.wire)
+    return Kept(record), as_bytes((first, report)), Kept(jax.tree.map(lambda leaf: leaf[0], info))
+
+
+def _seal(index: int, executor, e: ServerProgram, record, common, own, k, slot, drawn):
+    record, up, info = _worked(index, executor, e, record, common, own, k, k)
+    element, finite = sealed(executor, e, (k, index), up.heard, slot, drawn)
+    return Kept(record), element, finite, Kept(jax.tree.map(lambda leaf: leaf[0], info))
+
+
+def _worked(index: int, executor, e: ServerProgram, record, common, own, k, number):
+    """(record, what is sent, what was learnt) of the client, from the bytes that it heard."""
     specs = specs_of(e)[index]
     read = lambda part, row: e.downlink.decode(from_bytes(row, specs.down[part]), specs.told[part]) if specs.told[part] else {}
     common = executor.network_role("decode", lambda row: read(0, row), common)
     own = executor.role("decode", lambda row: read(1, row), own[None], axes=(0,)) if specs.told[1] else {}
-    record, up, info = respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index, count=number)
-    report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs.report.items()}
-    first = jax.tree.map(lambda leaf: leaf[0], up.wire)
-    return Kept(record), as_bytes((first, report)), Kept(jax.tree.map(lambda leaf: leaf[0], info))
+    return respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index, count=number)
 
 
 def _own(executor, e: ServerProgram, record, server):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from thalweg.engine.server import ServerProgram
 from thalweg.message.payload import pack
 from thalweg.observe import Outcome
 from thalweg.problem import Coupled
@@ -25,6 +26,7 @@ from .journal import Journal
 from .membership import TooFew
 from .post import Kind, Letter, Post
 from .rounds import BufferedRounds, ServerRounds
+from .sealed_sum import Sums, Terms
 from .secret import system_key
 from .site import Answer, Ledger, Settings
 from .synchronous import Synchronous
@@ -38,7 +40,7 @@ class Server:
         plan: what all sites do alike.
         sites: the clients' names, in their order. post: this site's end of the network.
         columns, run, settings, simulated_secrets, every, watch: as for `Client`. A round needs
-            `settings.quorum` answers, and as many as were asked where that is less.
+            `settings.quorum` answers, and as many as were asked where that is less; with a secure sum what that needs at least.
 
     Raises:
         TypeError, ValueError: an impossible combination, before anything is sent.
@@ -66,7 +68,7 @@ class Server:
         self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
         self.history: dict[str, list[float]] = {}
         self.warnings: tuple[str, ...] = ()
-        self._secret = None if simulated_secrets else system_key()
+        self._run, self._secret = run, None if simulated_secrets else system_key()
         self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._rounds: Any = None
         self._central: Any = None
@@ -144,11 +146,16 @@ class Server:
         self.warnings = tuple(said)
         if self.plan.engine is None:
             self._rounds = ServerRounds(program, self.plan.deterministic)
-            self._lead: Any = Synchronous(self.desk, self._rounds)
+            self._lead: Any = Synchronous(self.desk, self._rounds, self._sums(program))
         else:
             self._rounds = BufferedRounds(program, self.plan.deterministic)
             self._lead = Buffered(self.desk, self._rounds, self._log)
         self._central = self._rounds.begin()
+
+    def _sums(self, program: ServerProgram) -> Sums | None:
+        identity = self.post.identity
+        terms = Terms.of(program, self._rounds.specs, self.sites, self._run, identity is not None)
+        return None if terms is None else Sums(self.desk, terms, None if identity is None else identity.authority)
 
     def _log(self, central: Any, k: int) -> None:
         """What a restart needs to do round k: a round is done, or it is done again."""

@@ -36,7 +36,7 @@ class Settings:
 @dataclasses.dataclass
 class Ledger:
     """What a site put on the wire, and what became of it. Bytes are of payloads, `received` those of a server's clients; headers
-    are counted apart."""
+    are counted apart, and so is what the server of secure sums tells its clients beside the algorithm's messages, `relayed`."""
 
     payload: int = 0
     received: int = 0
@@ -44,6 +44,7 @@ class Ledger:
     messages: int = 0
     again: int = 0
     epochs: int = 0
+    relayed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

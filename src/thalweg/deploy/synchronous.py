@@ -4,14 +4,20 @@ Axes: `n` clients, `c` slots of the cohort.
 """
 
 import collections
+import itertools
 import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
+from thalweg.message.secure import ProtocolError, TooFewClients
+
 from .desk import NEVER, Desk
 from .membership import TooFew
+from .post import Kind, Letter
 from .rounds import ServerRounds
+from .sealed_sum import Sums
 
 # A round is closed this many median absolute deviations after the median time of an answer (and not before the time-out).
 SPREADS = 8
@@ -20,16 +26,17 @@ REMEMBERED = 256
 
 
 class Synchronous:
-    """Rounds of a server.
+    """Rounds of a server, which sees its clients' messages, or, given `sums`, their secure sums alone.
 
     Attributes:
         accepted: `[n]`, the last round of which a client's message was accepted.
     """
 
-    def __init__(self, desk: Desk, rounds: ServerRounds):
-        self._desk, self._rounds = desk, rounds
+    def __init__(self, desk: Desk, rounds: ServerRounds, sums: Sums | None = None):
+        self._desk, self._rounds, self._sums = desk, rounds, sums
         self.accepted = np.full(len(desk.sites), NEVER, np.int32)
-        self._times: collections.deque[float] = collections.deque(maxlen=REMEMBERED)
+        # By step: 0 for the clients' work, others for those of a secure sum.
+        self._times = collections.defaultdict[int, collections.deque[float]](lambda: collections.deque(maxlen=REMEMBERED))
 
     @property
     def memory(self) -> Any:
@@ -53,9 +60,16 @@ class Synchronous:
             central, common, own = self._rounds.down(central, draw.members, k, index)
             common, own = np.asarray(common).tobytes(), np.asarray(own)
             slots = {desk.sites[members[slot]]: slot for slot in np.flatnonzero(arrived)}
-            found = self._collect({site: common + own[slot].tobytes() for site, slot in slots.items()}, k, index)
-            heard = np.zeros((len(members), specs.sizes["up"]), np.uint8)
+            bodies = {site: common + own[slot].tobytes() for site, slot in slots.items()}
             arrived[:] = False
+            if self._sums is not None:
+                places = np.where(draw.valid, members, -1).tolist()
+                survivors, total = self._sum(places, bodies, common, k, index, self._sums)
+                arrived[[slots[site] for site in survivors]] = True
+                central, scalars = self._rounds.up_sum(central, draw, arrived, total, k, index)
+                continue
+            found = self._ask(bodies, k, index)
+            heard = np.zeros((len(members), specs.sizes["up"]), np.uint8)
             for site, body in found.items():
                 heard[slots[site]], arrived[slots[site]] = np.frombuffer(body, np.uint8), True
             central, accepted, scalars = self._rounds.up(central, draw, arrived, heard, k, index)
@@ -64,47 +78,94 @@ class Synchronous:
         self.accepted[members[arrived]] = k
         return central, {name: float(value) for name, value in scalars.items()}, int(arrived.sum())
 
-    def _collect(self, bodies: dict[str, bytes], k: int, index: int) -> dict[str, Any]:
-        """Ask clients, and take their answers until the phase is closed."""
+    def _ask(self, bodies: dict[str, bytes], k: int, index: int) -> dict[str, Any]:
+        """The answers of clients, by site."""
         desk, size = self._desk, self._rounds.specs[index].sizes["up"]
+        send = lambda site, again: desk.ask(site, k, index, self._numbers(site, k), bodies[site], again)
+        return self._collect(bodies.keys(), (k, index), send, lambda letter: desk.answer(letter, Kind.MESSAGE, size))
+
+    def _sum(
+        self, places: list[int], bodies: dict[str, bytes], common: bytes, k: int, index: int, sums: Sums
+    ) -> tuple[list[str], np.ndarray]:
+        """(whose vectors are in it, the sum) of a secure sum; where it is void nobody and zeros."""
+        desk, when = self._desk, (k, index)
+        try:
+            found = sums.begin(places, common, k, index)
+            beside = found.invitations
+            send = lambda site, again: desk.ask(site, k, index, self._numbers(site, k), bodies[site], again, beside[site])
+            take = lambda letter: desk.answer(letter, Kind.MESSAGE) and found.take(letter)
+            self._collect(bodies.keys(), when, send, take, found.need)
+            for step in itertools.count(1):
+                messages = found.advance()
+                if not messages:
+                    return found.survivors, found.total
+                send = lambda site, again, messages=messages: desk.relay(site, k, index, messages[site], again)
+                take = lambda letter: desk.answer(letter, Kind.SUM) and found.take(letter)
+                self._collect(messages.keys(), when, send, take, step=step)
+        except (TooFewClients, ProtocolError) as error:
+            desk.post.note("void sum", round=k, phase=index, reason=str(error))
+        return [], sums.nothing(index)
+
+    def _numbers(self, site: str, k: int) -> tuple[int, int]:
+        return int(self.accepted[self._desk.sites.index(site)]), k
+
+    def _collect(
+        self,
+        sites: Collection[str],
+        when: tuple[int, int],
+        send: Callable[[str, bool], None],
+        take: Callable[[Letter], bool],
+        least: int = 0,
+        step: int = 0,
+    ) -> dict[str, Any]:
+        """Ask clients, and take their answers until the phase, or a step of it, is closed.
+
+        Args:
+            when: (round, phase). send: called with a site, and whether it is asked once more.
+            take: whether an answer is one. least: answers without which there is no use in going on.
+            step: 0 for the clients' work, for which those that are missing are waited for until there are enough.
+        """
+        desk, later = self._desk, step > 0 or when[1] > 0
         asked, found, began = dict[str, float](), dict[str, Any](), time.monotonic()
-        need, heard_at = min(desk.settings.quorum or len(bodies) // 2 + 1, len(bodies)), began
+        need = 0 if step else min(max(desk.settings.quorum or len(sites) // 2 + 1, least), len(sites))
+        heard_at, wanted = began, set(sites)
         while True:
-            now = time.monotonic()
-            for site in bodies.keys() & desk.roster.here - found.keys():
+            now, there = time.monotonic(), wanted & desk.roster.here - found.keys()
+            for site in there:
                 if site not in asked or (site in desk.roster.proved and now - asked[site] > desk.settings.timeout):
-                    numbers = int(self.accepted[desk.sites.index(site)]), k
-                    desk.ask(site, k, index, numbers, bodies[site], again=site in asked)
+                    send(site, site in asked)
                     asked[site] = now
-            if len(found) >= need and self._closed(bodies.keys() & desk.roster.here - found.keys(), now - began):
+            # Who began again in the middle of a round cannot go on with it.
+            if len(found) >= need and self._closed(there & desk.roster.proved if later else there, now - began, step):
                 return found
             if now - heard_at > desk.settings.wait:
-                missing = [site for site in bodies if site not in found]
-                have = f"{len(found)} of {len(bodies)} clients answered, expected {need}"
+                missing = [site for site in sites if site not in found]
+                have = f"{len(found)} of {len(sites)} clients answered, expected {need}"
                 raise TooFew(f"{have}; missing: {', '.join(missing)}", missing)
             letter = desk.receive(0.05 if len(found) >= need else 0.2)
             asked = {site: at for site, at in asked.items() if site in desk.roster.here}  # who comes back is asked again
-            if letter is None or not desk.answer(letter, size):
+            if letter is None or letter.kind not in (Kind.MESSAGE, Kind.SUM):
                 continue
-            if (letter.round, letter.phase) != (k, index) or letter.sender not in bodies or letter.sender in found:
+            if (letter.round, letter.phase) != when or letter.sender not in wanted or letter.sender in found:
                 desk.reject("stale")
+                continue
+            if not take(letter):
                 continue
             found[letter.sender], heard_at = letter.body, time.monotonic()
             if letter.sender in desk.roster.proved:  # the first answer takes a compilation
-                self._times.append(heard_at - began)
+                self._times[step].append(heard_at - began)
             desk.take(letter)
 
-    def _closed(self, pending: set[str], waited: float) -> bool:
+    def _closed(self, pending: set[str], waited: float, step: int) -> bool:
         """Whether those who have not answered need not be waited for; nor in later rounds, until they are heard of."""
         pending = pending - self._desk.roster.silent
         if not pending:
             return True
-        least = self._desk.settings.timeout  # no median is asked for before
-        if waited <= least or not pending <= self._desk.roster.proved or not self._times:
+        least, times = self._desk.settings.timeout, self._times[step]  # no median is asked for before
+        if waited <= least or (step == 0 and not (pending <= self._desk.roster.proved and times)):
             return False
-        times = np.array(self._times)
-        middle = float(np.median(times))
-        if waited <= max(least, middle + SPREADS * float(np.median(np.abs(times - middle)))):
+        middle = float(np.median(times)) if times else 0.0
+        if times and waited <= middle + SPREADS * float(np.median(np.abs(np.array(times) - middle))):
             return False
         self._desk.roster.silent |= pending
         return True

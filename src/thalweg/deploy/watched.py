@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 from .post import Kind, Letter, Post
 
@@ -48,6 +49,13 @@ class Watched(Post):
     @property
     def overhead(self) -> int:
         return self._post.overhead
+
+    @property
+    def identity(self) -> Any:
+        return self._post.identity
+
+    def note(self, event: str, **fields: Any) -> None:
+        self._log.info(event, extra={"fields": fields})
 
     def stop(self, why: str) -> None:
         """The site is to end: `receive` raises `Stopped`. From any thread."""

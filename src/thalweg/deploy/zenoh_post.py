@@ -78,19 +78,19 @@ class ZenohPost(Post):
         self.me, self.timeout = opening.name, timeout
         self.rejected, self.sent, self.received, self.overhead = Counter(), Counter(), Counter(), 0
         self._run, self._most, self._connect, self._mailbox = net.run_key(run), most, connect, queue.SimpleQueue()
-        self._identity = None if isinstance(identity, str) else identity
+        self.identity = None if isinstance(identity, str) else identity
         zenoh, credentials, table = require("zenoh", "net"), None, None
-        if self._identity is not None:
-            credentials = net.from_folder(self._identity.folder)
+        if self.identity is not None:
+            credentials = net.from_folder(self.identity.folder)
             table = net.access(self._run, sites, [name for name in routers if name not in sites], opening.name)
             for endpoint in connect:
-                if (why := distrust(endpoint, self._identity, min(1.0, timeout))) is not None:
+                if (why := distrust(endpoint, self.identity, min(1.0, timeout))) is not None:
                     raise ValueError(why)
         mode = "client" if routed else "peer"
         try:
             self._session = zenoh.open(net.config(net.settings(mode, listen, connect, timeout, most, credentials, table)))
         except zenoh.ZError as error:
-            raise explain(error, listen, connect, self._identity, timeout) from None
+            raise explain(error, listen, connect, self.identity, timeout) from None
         self._publishers: dict[str, Any] = {}
         self._lost, self._came = zenoh.ZError, zenoh.SampleKind.PUT
         self._options = {
@@ -143,8 +143,8 @@ class ZenohPost(Post):
 
         Tries each endpoint to connect to, for up to `timeout` seconds; for when a site is waited for in vain.
         """
-        own = [] if self._identity is None else self._identity.expired()
-        return own + [trouble for end in self._connect if (trouble := probe(end, self._identity, self.timeout)) is not None]
+        own = [] if self.identity is None else self.identity.expired()
+        return own + [trouble for end in self._connect if (trouble := probe(end, self.identity, self.timeout)) is not None]
 
     def close(self) -> None:
         _OPEN.discard(self)

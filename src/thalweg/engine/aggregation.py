@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool
 from thalweg.algorithm.server.base import Counts
 from thalweg.cohort import Cohort, Draw
 from thalweg.message.combine import Clients, Mean, Rows, Stack, Sum
+from thalweg.message.flow import Flow
 from thalweg.message.rows import as_rows
 from thalweg.problem.coupling import scattered
 
@@ -29,18 +30,7 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
     if e.adversary is not None:
         lies, sent = forged(executor, e, when, lies, sent, draw.members, draw.valid)
 
-    def weigh(registry, draw, arrived, response, scale):
-        weights = jnp.where(arrived, registry.weights[draw.members], 0)
-        mean = weights * draw.factor / response
-        own = jnp.where(draw.valid, registry.weights[draw.members] * draw.factor / response, 0)
-        if over_arrivals(e.cohort, pace.known):
-            mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
-        if scale is not None:
-            mean = mean * scale
-        counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
-        return mean, own, weights, counts
-
-    mean, own, weights, counts = executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
+    mean, own, weights, counts = _weighed(executor, e, draw, arrived, pace, scale)
     aggregate = {}
     if e.aggregate is not None:
         memory, aggregate = aggregated(executor, e, when, memory, sent, own if e.aggregate.sealed else mean, arrived)
@@ -62,6 +52,64 @@ def combine(executor, e, when, memory, sent, draw: Draw, arrived: Bool[Array, " 
     if "x" in sent and e.adversary is None and (e.aggregate is None or not e.aggregate.individual):
         dispersion = executor.network_role("dispersion", _dispersion, mean, executor.squares(sent["x"]), aggregate["x"])
     return (memory, lies), aggregate, counts, dispersion
+
+
+def sealed(executor, e, when, sent, slot, drawn) -> tuple[Any, Any]:
+    """(what the client that is alone here puts into a secure sum of `drawn` ones, in whose cohort it has this `slot`; whether its
+    message holds numbers only). Its share of the noise is in it in simulations alone.
+    """
+
+    def factor(registry, key):
+        # Of cohorts behind a deployed sum this is the same for all clients, whoever is drawn.
+        return e.cohort.draw(e.cohort.init(registry), registry, key).factor[0]
+
+    def seal(aggregator, registry, i, factor, messages, key, slot, drawn):
+        row, weight = as_rows(messages)[0][0], registry.weights[i] * factor
+        element = aggregator.seal(row, weight.astype(row.dtype), key, slot, drawn, noisy=e.secret is None)
+        return element, jnp.all(jnp.isfinite(row))
+
+    messages = {name: sent[name] for name in averaged_fields(e.algorithm, sent)}
+    factor = executor.network_role("factor", factor, e.registry, _secret_key(e, when))
+    return executor.network_role(
+        "seal", seal, e.aggregate, e.registry, e.ids[0], factor, messages, _secret_key(e, when), slot, drawn
+    )
+
+
+def opened(executor, e, total, message, draw: Draw, arrived: Bool[Array, " c"], pace: Pace) -> tuple[dict[str, Any], Counts]:
+    """(aggregate, counts) of what the clients that `arrived` have put into a secure sum together; `message`: the shapes of one's.
+
+    Where somebody is missing who might have come, the sum is divided by the weight of those in it, all of which the server knows;
+    not under noise, which is made for a sum that hides who is in it.
+    """
+    _, own, _, counts = _weighed(executor, e, draw, arrived, pace, None)
+    over = over_arrivals(e.cohort, pace.known) and not (e.aggregate.normalise or e.aggregate.after(Flow()).noise)
+
+    def opened_(aggregator, total, own, arrived):
+        rows, _, back = as_rows(jax.tree.map(lambda s: jnp.zeros((1, *s.shape), s.dtype), message))
+        mean = aggregator.opened(total, rows.shape[1], rows.dtype)
+        if over:
+            share = jnp.sum(jnp.where(arrived, own, 0)).astype(mean.dtype)
+            mean = jnp.where(share > 0, mean / jnp.where(share > 0, share, 1), 0)
+        return back(mean.astype(rows.dtype))
+
+    return executor.network_role("open", opened_, e.aggregate, total, own, arrived), counts
+
+
+def _weighed(executor, e, draw: Draw, arrived, pace: Pace, scale):
+    """(weights in means `[c]`, those that each client knows by itself, those of clients that arrived, counts)."""
+
+    def weigh(registry, draw, arrived, response, scale):
+        weights = jnp.where(arrived, registry.weights[draw.members], 0)
+        mean = weights * draw.factor / response
+        own = jnp.where(draw.valid, registry.weights[draw.members] * draw.factor / response, 0)
+        if over_arrivals(e.cohort, pace.known):
+            mean = mean / jnp.maximum(jnp.sum(mean), jnp.finfo(mean.dtype).tiny)
+        if scale is not None:
+            mean = mean * scale
+        counts = Counts(jnp.sum(arrived).astype(jnp.int32), jnp.sum(weights), registry.n)
+        return mean, own, weights, counts
+
+    return executor.network_role("weigh", weigh, e.registry, draw, arrived, pace.response, scale)
 
 
 def over_arrivals(cohort: Cohort, known: bool) -> bool:
@@ -136,8 +184,12 @@ def aggregated(executor, e, when, memory, sent, weights, arrived):
         return memory, back(row)
 
     messages = executor.everyone({name: sent[name] for name in fields})
-    key = jax.random.fold_in(round_key(e.source(Stream.SECRET), Stream.SECRET, *when), Role.SERVER)
-    return executor.network_role("aggregate", combined, e.aggregate, memory, messages, weights, arrived, key)
+    return executor.network_role("aggregate", combined, e.aggregate, memory, messages, weights, arrived, _secret_key(e, when))
+
+
+def _secret_key(e, when):
+    """Of an aggregator, in one phase of a round."""
+    return jax.random.fold_in(round_key(e.source(Stream.SECRET), Stream.SECRET, *when), Role.SERVER)
 
 
 def _added(executor, e, name: str, weights, message, members):

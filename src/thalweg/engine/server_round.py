@@ -28,7 +28,7 @@ from thalweg.message.stage import Identity, Stage
 from thalweg.problem.coupling import gathered
 from thalweg.problem.scattered import Scattered
 
-from .aggregation import accepted, combine
+from .aggregation import accepted, combine, opened
 from .keys import Role, Stream, agent_keys, round_key
 from .pace import Pace, arrivals, budgets
 
@@ -224,9 +224,20 @@ def absorb(executor, e: Federation, central: Central, heard, draw: Draw, arrived
     memory, aggregate, counts, dispersion = combine(
         executor, e, (k, index), central.aggregate[phase], heard, draw, arrived, pace, scale
     )
-    update = lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
+    central, scalars = _updated(executor, e, central, memory, aggregate, counts, k, index)
+    return central, dispersion, scalars
+
+
+def absorb_sum(executor, e: Federation, central: Central, total, message, draw: Draw, arrived, pace: Pace, k, index: int):
+    """(central, scalars to report) once the server has the secure sum of those that `arrived`; `message`: the shapes of one's."""
+    aggregate, counts = opened(executor, e, total, message, draw, arrived, pace)
+    return _updated(executor, e, central, central.aggregate[e.algorithm.phases[index]], aggregate, counts, k, index)
+
+
+def _updated(executor, e: Federation, central: Central, memory, aggregate, counts, k, index: int):
+    phase, update = e.algorithm.phases[index], lambda a, p, s, c, aggregate: a.update(p, s, aggregate, c)
     state, scalars = as_server(executor, e, f"update {phase}", k, index, phase, counts, update, central.state, aggregate)
-    return replace(central, state=state, aggregate={**central.aggregate, phase: memory}), dispersion, scalars
+    return replace(central, state=state, aggregate={**central.aggregate, phase: memory}), scalars
 
 
 def draw_cohort(executor, e: Federation, memory, k) -> Draw:

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt
 
 from thalweg._extras import require
 
@@ -21,6 +21,7 @@ from .noise_shares import check_shares, discrete_gaussian
 from .ring import Ring, fitted
 from .secure import Setup, sent_bytes, simulate
 from .secure.graph import failure
+from .secure.setup import SESSION_BYTES
 
 # Traced once a run is set up.
 Real = float | Float[Array, ""]
@@ -75,7 +76,7 @@ class SecureSum(Aggregator):
     other fields: `protocol` runs the cryptography too; `degree` is the number of neighbours with whom a client masks; `ring`,
     `normalise` and `room`, the most numbers of a message with noise, are known once the cohort is (`resolve`).
 
-    A message with a number that is not one makes the sum NaN, as without secrecy; a real client would not send it.
+    A message with a number that is not one makes the sum NaN, as without secrecy; a deployed client keeps it out.
     """
 
     range: Real
@@ -172,47 +173,69 @@ class SecureSum(Aggregator):
         return ()
 
     def combine(self, state, messages, weights, arrived, key):
-        ring, d = self._ring(messages.shape[0]), messages.shape[1]
+        slots, d = messages.shape
+        known = self if self.ring is not None else self.resolve(slots, False)
         drawn = (weights > 0) | arrived
-        needed = self.threshold(jnp.sum(drawn))
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(messages.shape[0]))
-        elements = jax.vmap(lambda m, a, k: self._client(ring, m, a, k, needed))(messages, weights, keys)
-        total = ring.leave(self._summed(ring, elements, arrived, drawn))
-        wide = jnp.promote_types(messages.dtype, jnp.float32)
-        mean = total[:d].astype(wide) * jnp.asarray(ring.step / ring.clients, wide)
-        if self.normalise:
-            share = ring.decode_weight(total[d:], wide)
-            mean = jnp.where(share > 0, mean / jnp.where(share > 0, share, 1), 0)
+        own = lambda slot, message, weight: known.seal(message, weight, key, slot, jnp.sum(drawn))
+        elements = jax.vmap(own)(jnp.arange(slots), messages, weights)
+        mean = known.opened(known._summed(elements, arrived, drawn), d, messages.dtype)
         lost = jnp.any(jnp.isnan(messages) & arrived[:, None])
         return state, jnp.where(lost, jnp.nan, mean).astype(messages.dtype)
 
-    def bytes(self, wire):
-        length = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(wire))
-        if self.ring is None:
-            return length * (self.bits or 32) // 8
-        ring = self.ring
-        length += ring.digits[1] if self.normalise else 0
-        return sent_bytes(Setup(bytes(16), ring.clients, length, self.threshold(ring.clients), ring.bits, self.degree))
+    def length(self, d: int) -> int:
+        """Of the vectors of the ring for messages of d numbers."""
+        return d + self.ring.digits[1] * self.normalise
 
-    def _client(self, ring, message, weight, key, survivors):
-        """What one client puts into the sum: `[d]`, with the digits of its weight behind them where they are needed."""
-        v = ring.clients * weight * message
-        rounding, noise = jax.random.split(key)
+    def setup(self, session: bytes, drawn: int, d: int, identities: tuple[bytes, ...] | None = None) -> Setup:
+        """What everybody knows of a sum of messages of d numbers over so many clients, once the cohort is known."""
+        return Setup(session, drawn, self.length(d), int(self.threshold(drawn)), self.ring.bits, self.degree, identities)
+
+    def bytes(self, wire):
+        d = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(wire))
+        if self.ring is None:
+            return d * (self.bits or 32) // 8
+        return sent_bytes(self.setup(bytes(SESSION_BYTES), self.ring.clients, d))
+
+    def seal(
+        self, message: Float[Array, " d"], weight: Float[Array, ""], key, slot, drawn, noisy: bool = True
+    ) -> UInt[Array, " length"]:
+        """What one client puts into the sum, with the digits of its weight behind it where they are needed.
+
+        Args:
+            weight: a_i. key: of the round; slot: the client's, by which it has randomness of its own.
+            drawn: how many clients were drawn. noisy: with its share of the noise, else that is for the caller to add.
+        """
+        ring, v = self.ring, self.ring.clients * weight * message
+        rounding, noise = jax.random.split(jax.random.fold_in(key, slot))
         if self.clip is not None:
-            radius, norm = self._radius(ring, len(message)), jnp.linalg.norm(v)
+            radius, norm = self._radius(len(message)), jnp.linalg.norm(v)
             v = v * jnp.where(norm > radius, radius / jnp.where(norm > radius, norm, 1), 1).astype(v.dtype)
         whole = ring.encode(jnp.where(jnp.isnan(v), 0, v), rounding)
-        if self.clip is not None:
-            deviation = self.noise_multiplier * self.clip / ring.step
-            whole = whole + discrete_gaussian(noise, whole.shape, deviation**2 / jnp.maximum(survivors, 1))
+        if self.clip is not None and noisy:
+            whole = whole + discrete_gaussian(noise, whole.shape, self.variance / jnp.maximum(self.threshold(drawn), 1))
         if self.normalise:
             whole = jnp.concatenate([whole, ring.encode_weight(weight)])
         return ring.enter(whole)
 
-    def _summed(self, ring, elements, arrived, drawn):
+    def opened(self, total: UInt[Array, " length"], d: int, dtype) -> Float[Array, " d"]:
+        """Σ a_i m_i, or the mean that is wanted, from what clients have put into the sum together."""
+        ring, total = self.ring, self.ring.leave(total)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        mean = total[:d].astype(wide) * jnp.asarray(ring.step / ring.clients, wide)
+        if not self.normalise:
+            return mean
+        share = ring.decode_weight(total[d:], wide)
+        return jnp.where(share > 0, mean / jnp.where(share > 0, share, 1), 0)
+
+    @property
+    def variance(self):
+        """Of the noise in the sum, in steps of the ring; each of as many clients as must arrive adds its part."""
+        return (self.noise_multiplier * self.clip / self.ring.step) ** 2
+
+    def _summed(self, elements, arrived, drawn):
         """Σ over those that arrived, in the ring."""
         if not self.protocol:
-            return jnp.sum(jnp.where(arrived[:, None], elements, jnp.zeros_like(elements)), axis=0, dtype=ring.dtype)
+            return jnp.sum(jnp.where(arrived[:, None], elements, jnp.zeros_like(elements)), axis=0, dtype=self.ring.dtype)
 
         def conduct(elements, arrived, drawn):  # its randomness is the operating system's, and what comes of it has none
             elements, arrived, drawn = (np.asarray(array) for array in (elements, arrived, drawn))
@@ -221,14 +244,11 @@ class SecureSum(Aggregator):
             gone = {"masked": np.flatnonzero(~arrived[drawn]).tolist()}
             return simulate(elements[drawn], threshold=self.threshold(int(drawn.sum())), degree=self.degree, drops=gone).total
 
-        return jax.pure_callback(conduct, jax.ShapeDtypeStruct(elements.shape[1:], ring.dtype), elements, arrived, drawn)
+        return jax.pure_callback(conduct, jax.ShapeDtypeStruct(elements.shape[1:], self.ring.dtype), elements, arrived, drawn)
 
-    def _ring(self, slots: int) -> Ring:
-        return self.resolve(slots, False).ring if self.ring is None else self.ring
-
-    def _radius(self, ring, d: int):
+    def _radius(self, d: int):
         """What messages are clipped to, so that their rounded norm is at most `clip`: rounding may add s to every entry."""
-        return (self.clip - ring.step * math.sqrt(d)) * (1 - ROUNDING)
+        return (self.clip - self.ring.step * math.sqrt(d)) * (1 - ROUNDING)
 
 
 def secure_sum(
@@ -242,7 +262,7 @@ def secure_sum(
     degree: int | None = None,
     protocol: bool = False,
 ) -> SecureSum:
-    """The server learns the weighted sum of its clients' messages, and no single one. In simulation: the same ring arithmetic.
+    """The server learns the weighted sum of its clients' messages, and no single one. Simulations do the same ring arithmetic.
 
     Args:
         range: largest entry of a message, all fields together (times its weight over the average one); larger ones are clipped.
@@ -253,7 +273,8 @@ def secure_sum(
         noise_multiplier: deviation of the sum's noise in units of `clip`, in shares, whole even if `dropouts` clients give none.
         clip: l2 norm of a message (times its relative weight), to which longer ones are scaled.
         degree: with how many others a client masks; None: all of them (`tw.message.secure.degree(c)` are enough).
-        protocol: run the cryptography in every round (extra "secure"): the same sums, at its price.
+        protocol: run the cryptography in every round of a simulation (extra "secure"): the same sums, at its price; between sites
+            it always runs.
 
     Raises:
         ValueError: a number is out of its range; when the cohort is known: clients·range/step does not fit into the ring.
