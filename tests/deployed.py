@@ -104,14 +104,26 @@ def run_peers(pieces, algorithm, network, *, posts=None, settings=None, **option
     return [answers[name] for name in sites]
 
 
-def run_federation(pieces, algorithm, *, settings=None, simulated_secrets=True, of_server=None, of_client=None, **options):
+def run_federation(
+    pieces,
+    algorithm,
+    *,
+    settings=None,
+    simulated_secrets=True,
+    of_server=None,
+    of_client=None,
+    stop=None,
+    every=None,
+    **options,
+):
     """(the server's answer, the clients', in order); `pieces[i]` is the problem of client i alone. The server holds zeros."""
     sites, exchange, plan = names(len(pieces)), Exchange(), Plan(algorithm, **options)
-    common = {"sites": sites, "settings": settings or Settings(wait=60), "simulated_secrets": simulated_secrets}
+    common = {"sites": sites, "settings": settings or Settings(wait=60), "simulated_secrets": simulated_secrets, "every": every}
 
     def make(name, post):
         if name == SERVER:
-            return Server(blank(pieces[0]), plan, post=of_server(post) if of_server else post, **common)
+            post = of_server(post) if of_server else post
+            return Server(blank(pieces[0]), plan, post=post, stop=stop, **common)
         if of_client is not None:
             post = of_client(name, post)
         return Client(pieces[sites.index(name)], plan, server=SERVER, post=post, **common)

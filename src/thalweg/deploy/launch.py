@@ -114,7 +114,7 @@ def prepare(experiment: Experiment, name: str, data: Path | None = None) -> Prep
     pipelines = {way: pipeline.build() for way, pipeline in experiment.pipelines.items()}
     aggregate = None if experiment.aggregate is None else experiment.aggregate.build()
     spending = _spending(experiment, algorithm, pipelines, aggregate)
-    unused = ("[stop] is for peers and for simulations: a server does all rounds",) if stop and experiment.server else ()
+    unused: tuple[str, ...] = ()
     network = _network(experiment)
     if network is not None and not experiment.algorithm.has_rounds:
         unused += ("network.failures are for simulations: what is lost here is really lost",) if network.failures.any else ()
@@ -220,7 +220,7 @@ def site_of(
     engine = experiment.settings.made_engine()
     plan = Plan(p.algorithm, engine=engine if isinstance(engine, EventDriven) else None, **common)
     if p.leads:
-        return Server(problem, plan, **around)
+        return Server(problem, plan, stop=p.stop, **around)
     return Client(problem, plan, server=experiment.server, weight=weight, **around)
 
 

@@ -1,4 +1,4 @@
-"""Whether a site without rounds has come to rest: its own part in a stop rule that nobody leads."""
+"""Whether an answer has come to rest: a server's, or that of a site without rounds, its own part in a rule that nobody leads."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from thalweg.engine import Stop
 
 
 class Rest:
-    """A site looks at its answer x when it wakes and has heard, since it last looked, every neighbour that is there. It is calm
-    after `stop.patience` looks in a row at which x had moved by no more than `stop.progress`·(1 + ‖x‖) for each wake since the one
-    before; one look at which it moved farther ends that.
+    """An answer x is calm after `stop.patience` looks in a row at which it had moved by no more than `stop.progress`·(1 + ‖x‖) for
+    each round, or wake, since the look before; one at which it moved farther ends that. A server looks at records, a site without
+    rounds when it wakes and has heard, since it last looked, every neighbour that is there.
 
     Attributes:
         calm: as said; never, where there is no rule.
@@ -32,11 +32,11 @@ class Rest:
         """Whether it is time to look; `neighbours` are those that are there."""
         return self._stop is not None and neighbours <= self._heard
 
-    def look(self, x: np.ndarray, wakes: int) -> None:
-        """The answer after so many wakes."""
+    def look(self, x: np.ndarray, count: int) -> None:
+        """The answer after so many rounds or wakes."""
         self._heard.clear()
         if self._anchor is not None:
             before, then = self._anchor
-            allowed = self._stop.progress * (1 + np.linalg.norm(x)) * (wakes - then)
+            allowed = self._stop.progress * (1 + np.linalg.norm(x)) * (count - then)
             self._looks = self._looks + 1 if np.linalg.norm(x - before) <= allowed else 0
-        self._anchor = x, wakes
+        self._anchor = x, count

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from thalweg.engine import Stop
 from thalweg.engine.server import ServerProgram
 from thalweg.message.payload import pack
 from thalweg.observe import Outcome
@@ -25,6 +26,7 @@ from .federation import Plan
 from .journal import Journal
 from .membership import TooFew
 from .post import Kind, Letter, Post
+from .rest import Rest
 from .rounds import BufferedRounds, ServerRounds
 from .sealed_sum import Sums, Terms
 from .secret import system_key
@@ -39,6 +41,8 @@ class Server:
         problem: a problem of one agent of the clients' form; its data are not looked at, and may be zeros.
         plan: what all sites do alike.
         sites: the clients' names, in their order. post: this site's end of the network.
+        stop: `progress` and `patience` of a `tw.Stop`, of the answer at records, and `bytes`, of all clients; None: all rounds
+            are done. What a server does not see (losses, other columns) cannot end a run.
         columns, run, settings, simulated_secrets, every, watch: as for `Client`. A round needs
             `settings.quorum` answers, and as many as were asked where that is less; with a secure sum what that needs at least.
 
@@ -53,6 +57,7 @@ class Server:
         *,
         sites: Sequence[str],
         post: Post,
+        stop: Stop | None = None,
         columns: Sequence[str] = (),
         run: str = "",
         settings: Settings | None = None,
@@ -62,10 +67,12 @@ class Server:
     ):
         if post.me in sites:
             raise ValueError(f"the server and a client are both called {post.me!r}, expected names that differ")
+        _check_stop(stop)
         self.problem, self.plan, self.sites, self.post = problem, plan, tuple(sites), post
         self.settings = settings or Settings()
         self.desk = Desk(post, Card(post.me, run, layout(problem), columns=list(columns)), self.sites, self.settings)
         self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
+        self.stop, self._rest = stop, Rest(stop)
         self.history: dict[str, list[float]] = {}
         self.warnings: tuple[str, ...] = ()
         self._run, self._secret = run, None if simulated_secrets else system_key()
@@ -107,8 +114,8 @@ class Server:
                 self._log(self._central, self.desk.round)
                 self._central, scalars, participants = self._lead.update(self._central, self.desk.round)
                 self.desk.round += 1
-                if not self._record(scalars, participants):
-                    outcome, reason = Outcome.NOT_FINITE, f"the answer is NaN or infinite after round {self.desk.round - 1}"
+                if (end := self._record(scalars, participants)) is not None:
+                    outcome, reason = end
                     break
         except TooFew as few:
             return self._answer(Outcome.TOO_FEW_AGENTS, str(few))
@@ -164,12 +171,13 @@ class Server:
         notes = {"cards": [dataclasses.asdict(card) for card in self.desk.roster.in_order()], "history": self.history}
         self._journal.write(self.desk.epoch, k, notes, (plain(central), self._lead.memory))
 
-    def _record(self, scalars: dict[str, float], participants: int) -> bool:
-        """Whether the answer is finite."""
-        if self.desk.round % self.every and self.desk.round != self.plan.rounds:
-            return True
+    def _record(self, scalars: dict[str, float], participants: int) -> tuple[Outcome, str] | None:
+        """(outcome, reason) where the run is to end now."""
+        k = self.desk.round
+        if k % self.every and k != self.plan.rounds:
+            return None
         row = {
-            "round": self.desk.round,
+            "round": k,
             "seconds": time.monotonic() - self._began,
             "participants": participants,
             "bytes": self.desk.ledger.payload + self.desk.ledger.received,
@@ -178,8 +186,17 @@ class Server:
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
         if self.watch is not None:
-            self.watch(self.desk.round, self.history)
-        return bool(np.isfinite(np.asarray(self._rounds.answer(self._central))).all())
+            self.watch(k, self.history)
+        x = np.asarray(self._rounds.answer(self._central))
+        if not np.isfinite(x).all():
+            return Outcome.NOT_FINITE, f"the answer is NaN or infinite after round {k - 1}"
+        self._rest.look(x, k)
+        if self._rest.calm:
+            return Outcome.CONVERGED, f"no more progress at round {k}"
+        sent = self.desk.ledger.received
+        if self.stop is not None and self.stop.bytes is not None and sent >= self.stop.bytes:
+            return Outcome.BUDGET, f"{sent:,} of {self.stop.bytes:,} bytes sent by all clients at round {k}"
+        return None
 
     def _part(self, outcome: Outcome, reason: str) -> None:
         """Tell everybody who is there, and who comes until the last has heard it."""
@@ -209,4 +226,14 @@ class Server:
         rejected = {why: int(count) for why, count in self.post.rejected.items() if count}
         return Answer(
             self.post.me, x, outcome, reason, self.desk.round, self.history, self.desk.ledger, rejected, self.warnings
+        )
+
+
+def _check_stop(stop: Stop | None) -> None:
+    """That a server can see what the rule asks for."""
+    unseen = [name for name in ("above", "below", "no_better", "clock", "distributed") if stop and getattr(stop, name)]
+    if unseen:
+        raise ValueError(
+            f"stop: got {', '.join(f'{name}=' for name in unseen)}, expected progress=, patience= and bytes= of a deployed server, "
+            "which sees no more; leave it out, or simulate"
         )
