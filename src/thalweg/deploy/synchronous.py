@@ -37,6 +37,7 @@ class Synchronous:
         self.accepted = np.full(len(desk.sites), NEVER, np.int32)
         # By step: 0 for the clients' work, others for those of a secure sum.
         self._times = collections.defaultdict[int, collections.deque[float]](lambda: collections.deque(maxlen=REMEMBERED))
+        self._answered = set[tuple[str, int]]()  # (site, phase): a site's first answer in a phase takes a compilation
 
     @property
     def memory(self) -> Any:
@@ -136,7 +137,7 @@ class Synchronous:
                     send(site, site in asked)
                     asked[site] = now
             # Who began again in the middle of a round cannot go on with it.
-            if len(found) >= need and self._closed(there & desk.roster.proved if later else there, now - began, step):
+            if len(found) >= need and self._closed(there & desk.roster.proved if later else there, now - began, when[1], step):
                 return found
             if now - heard_at > desk.settings.wait:
                 missing = [site for site in sites if site not in found]
@@ -152,17 +153,22 @@ class Synchronous:
             if not take(letter):
                 continue
             found[letter.sender], heard_at = letter.body, time.monotonic()
-            if letter.sender in desk.roster.proved:  # the first answer takes a compilation
+            if self._ready({letter.sender}, when[1]):
                 self._times[step].append(heard_at - began)
+            self._answered.add((letter.sender, when[1]))
             desk.take(letter)
 
-    def _closed(self, pending: set[str], waited: float, step: int) -> bool:
+    def _ready(self, sites: set[str], phase: int) -> bool:
+        """Whether none of them has yet to compile its part of the phase, as far as is known."""
+        return sites <= self._desk.roster.proved and all((site, phase) in self._answered for site in sites)
+
+    def _closed(self, pending: set[str], waited: float, phase: int, step: int) -> bool:
         """Whether those who have not answered need not be waited for; nor in later rounds, until they are heard of."""
         pending = pending - self._desk.roster.silent
         if not pending:
             return True
         least, times = self._desk.settings.timeout, self._times[step]  # no median is asked for before
-        if waited <= least or (step == 0 and not (pending <= self._desk.roster.proved and times)):
+        if waited <= least or (step == 0 and not (times and self._ready(pending, phase))):
             return False
         middle = float(np.median(times)) if times else 0.0
         if times and waited <= middle + SPREADS * float(np.median(np.abs(np.array(times) - middle))):
