@@ -35,6 +35,8 @@ class Rest:
     def look(self, x: np.ndarray, count: int) -> None:
         """The answer after so many rounds or wakes."""
         self._heard.clear()
+        if self._stop is None:
+            return
         if self._anchor is not None:
             before, then = self._anchor
             allowed = self._stop.progress * (1 + np.linalg.norm(x)) * (count - then)
