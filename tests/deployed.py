@@ -118,12 +118,11 @@ def run_federation(
 ):
     """(the server's answer, the clients', in order); `pieces[i]` is the problem of client i alone. The server holds zeros."""
     sites, exchange, plan = names(len(pieces)), Exchange(), Plan(algorithm, **options)
-    common = {"sites": sites, "settings": settings or Settings(wait=60), "simulated_secrets": simulated_secrets, "every": every}
+    common = {"sites": sites, "settings": settings or Settings(wait=60), "simulated_secrets": simulated_secrets}
 
     def make(name, post):
         if name == SERVER:
-            post = of_server(post) if of_server else post
-            return Server(blank(pieces[0]), plan, post=post, stop=stop, **common)
+            return Server(blank(pieces[0]), plan, post=of_server(post) if of_server else post, **common)
         if of_client is not None:
             post = of_client(name, post)
         return Client(pieces[sites.index(name)], plan, server=SERVER, post=post, **common)

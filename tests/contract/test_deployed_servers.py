@@ -84,24 +84,6 @@ def test_secure_sums_give_the_simulated_numbers(name):
     compare(*federation(), tw.FedAvg(tw.LocalSGD(0.1, steps=2, batch_size=2), cohort=COHORTS.get(name)), **SUMS[name])
 
 
-def test_a_server_stops_where_the_simulation_does():
-    """At rest, or after so many bytes."""
-    whole, own = federation()
-    algorithm = tw.FedAvg(tw.LocalSGD(0.1, steps=2))
-    for stop, outcome in ((tw.Stop(progress=1e-3), "converged"), (tw.Stop(progress=1e-12, bytes=20_000), "budget spent")):
-        simulated = exports.solve(whole, algorithm, rounds=300, every=5, stop=stop, deterministic=True)
-        server, clients = run_federation(own, simulated.algorithm, rounds=300, every=5, stop=stop, deterministic=True)
-        assert server.outcome is simulated.outcome and server.outcome.value == outcome, (server.reason, simulated.reason)
-        assert 0 < server.rounds == simulated.rounds < 300
-        assert all(client.outcome is server.outcome for client in clients)
-        jax.tree.map(np.testing.assert_array_equal, server.x, simulated.x)
-
-
-def test_a_server_is_refused_what_it_cannot_see():
-    with pytest.raises(ValueError, match="no_better="):
-        run_federation(federation()[1], tw.FedAvg(), stop=tw.Stop(no_better=("loss", "min", 3)))
-
-
 @quick(("Mime", "Ditto", "FedDANE"), "Mime")
 def test_secure_sums_of_every_phase_and_clients_with_records(name):
     algorithm = exports.algorithm(name, exports.MINIBATCHES, cohort=exports.partial(name))

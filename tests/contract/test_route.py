@@ -108,7 +108,9 @@ def collectives(text, kind):
     return found
 
 
-@pytest.mark.parametrize("name", ["ring", "torus", "exponential"])
+@pytest.mark.parametrize(
+    "name", ["ring", pytest.param("torus", marks=pytest.mark.slow), pytest.param("exponential", marks=pytest.mark.slow)]
+)
 def test_the_compiled_program_permutes_what_the_plan_says_and_gathers_no_messages(name):
     session, e, *run = program(NETWORKS[name])
     text = compiled(session, e, *run)

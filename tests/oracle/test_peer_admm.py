@@ -62,7 +62,7 @@ def test_decentralized_admm_follows_the_stacked_recursion():
     assert_follows(problem, tw.DecentralizedADMM(penalty=0.4), SIX, decentralized_admm(A, b, SIX, 0.4, 20))
 
 
-@pytest.mark.parametrize("penalty", [0.3, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("penalty", [pytest.param(0.3, marks=pytest.mark.slow), 0.5, 1.0, 2.0])
 def test_decentralized_admm_contracts_at_the_root_of_its_quadratic(penalty):
     """z² − (1 + (A − B)/S) z + A/S = 0 with a = 1, d = 2 and the adjacency eigenvalues m = 2 cos(2πj/12), j > 0."""
     roots = [2 * penalty * 2 / (1 + 4 * penalty)]  # m = d, the mean of x

@@ -356,6 +356,7 @@ def test_infeasible_totals_are_refused_naming_the_row():
     )  # reached by nothing at all
 
 
+@pytest.mark.slow
 def test_rows_that_contradict_each_other_are_proved_to():
     """x₁ + x₂ = 1 and −x₁ − x₂ = 1 over boxes that each row alone can meet: Farkas' λ is checked by hand."""
     H, q = np.tile(np.eye(2), (3, 1, 1)), np.zeros((3, 2))
@@ -433,7 +434,7 @@ def test_groups_know_what_they_can_reach_and_may_touch_different_numbers_of_rows
     assert result.certificate.holds(1e-7, 1e-7), result.certificate
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_choices_are_enclosed_by_the_bounds(seed):
     """lower ≤ the mixed-integer optimum (SciPy's HiGHS) ≤ upper."""
     rng = np.random.default_rng(seed)

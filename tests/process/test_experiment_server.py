@@ -72,6 +72,7 @@ def test_a_run_from_a_file_is_the_run_of_solve(visits):
     assert (folder / "run" / "report.html").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:who answers depends")
 def test_an_interrupted_run_resumed_is_the_same(visits):
     folder, _ = visits

@@ -24,7 +24,7 @@ _, A, B, X_STAR = support.quadratics(N, 3, 7)  # no client's own minimiser is th
 EXACT = tw.SCAFFOLD(tw.LocalSGD(0.02, steps=4))
 
 
-def start(exchange, name, answers, plan, *, post=None, run="", every=None, **settings):
+def start(exchange, name, answers, plan, *, post=None, run="", every=None, stop=None, **settings):
     """A site in a thread of its own."""
     post = exchange.join(name) if post is None else post
     options = {"post": post, "sites": NAMES, "run": run, "every": every, "settings": Settings(**{"wait": 60, **settings})}
@@ -32,7 +32,7 @@ def start(exchange, name, answers, plan, *, post=None, run="", every=None, **set
     def live():
         try:
             if name == SERVER:
-                site = Server(blank(tw.quadratic(A[:1], B[:1])), plan, **options)
+                site = Server(blank(tw.quadratic(A[:1], B[:1])), plan, stop=stop, **options)
             else:
                 i = NAMES.index(name)
                 site = Client(tw.quadratic(A[i : i + 1], B[i : i + 1]), plan, server=SERVER, **options)
@@ -108,6 +108,29 @@ def test_a_client_that_does_not_answer_is_left_out_and_taken_back():
     taking_part = answers[SERVER].history["participants"]
     assert 3 in taking_part
     assert 4 in taking_part[taking_part.index(3) :]
+
+
+@pytest.mark.parametrize(
+    ("stop", "outcome"), [(tw.Stop(progress=1e-6), Outcome.CONVERGED), (tw.Stop(progress=1e-12, bytes=20_000), Outcome.BUDGET)]
+)
+def test_a_server_stops_where_the_simulation_does(stop, outcome):
+    exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=2000, deterministic=True)
+    threads = [start(exchange, name, answers, plan, stop=stop, every=10) for name in (SERVER, *NAMES)]
+    for thread in threads:
+        thread.join(60)
+    found = tw.solve(tw.quadratic(A, B), EXACT, rounds=2000, stop=stop, every=10, deterministic=True)
+    assert found.outcome is outcome and found.rounds < 2000
+    for name in (SERVER, *NAMES):
+        assert answers[name].outcome is outcome and answers[name].rounds == found.rounds, answers[name].reason
+    np.testing.assert_array_equal(answers[SERVER].x, found.x)
+
+
+def test_a_server_is_refused_what_it_cannot_see():
+    with pytest.raises(ValueError, match="no_better="):
+        Server(
+            blank(tw.quadratic(A[:1], B[:1])), Plan(EXACT), sites=NAMES, post=Exchange().join(SERVER),
+            stop=tw.Stop(no_better=("loss", "min", 3)),
+        )  # fmt: skip
 
 
 def test_other_experiments_are_named_on_both_sides():

@@ -98,6 +98,7 @@ def test_streamed_clients_are_those_in_memory(algorithm):
     np.testing.assert_allclose(disk.history["objective"], memory.history["objective"], rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_an_uninterrupted_one_also_after_a_crash(tmp_path, monkeypatch):
     method = tw.SCAFFOLD(tw.LocalSGD(0.05, epochs=1, batch_size=2), cohort=3)
     whole = servers.run(streamed(), method, 8, every=2, checkpoint=tmp_path / "whole")
