@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .card import Card, misfit, read_card, read_json
-from .membership import Refused, TooFew
+from .membership import Refused, TooFew, logged
 from .post import Kind, Letter, Post
 
 # Seconds until a site whose card is missing is greeted again.
@@ -40,13 +40,7 @@ class Acquaintance:
         Raises:
             Refused: this site has other data than it had.
         """
-        known = {card.name: card for card in cards}
-        if known.get(self._card.name) != self._card:
-            raise Refused(
-                f"site {self._card.name!r}: its log is of another experiment or of other data: got {self._card}, the log has "
-                f"{known.get(self._card.name)}; give it back its data, or choose a new folder"
-            )
-        self.cards, self._begun = known, True
+        self.cards, self._begun = logged(self._card, cards), True
 
     def gather(self) -> tuple[Card, ...]:
         """The cards of all sites, in order, once they are known. Letters about anything else are lost.

@@ -22,7 +22,7 @@ from .compiled import Held, plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
 from .journal import Journal
-from .membership import Refused
+from .membership import Refused, logged
 from .post import Kind, Letter, Post
 from .rounds import ClientRounds
 from .sealed_sum import Declined, Parts, Terms
@@ -174,11 +174,7 @@ class Client:
         if notes is None:
             return
         cards = [Card(**card) for card in notes["cards"]]
-        if cards[self.place] != self.card:
-            raise Refused(
-                f"site {self.post.me!r}: its log is of another experiment or of other data: got {self.card}, the log has "
-                f"{cards[self.place]}; give it back its data, or choose a new folder"
-            )
+        logged(self.card, cards)  # raises where this site has other data than it had
         self._sit(cards)
         entry = self._journal.read((self._kept.tree, self._kept.tree))
         self._kept, self._provisional = jax.tree.map(jnp.asarray, entry.state)

@@ -43,6 +43,21 @@ class Epoch:
     cards: tuple[Card, ...]
 
 
+def logged(own: Card, cards: Sequence[Card]) -> dict[str, Card]:
+    """Name → card of those that a site's log holds.
+
+    Raises:
+        Refused: this site has other data than it had.
+    """
+    known = {card.name: card for card in cards}
+    if known.get(own.name) != own:
+        raise Refused(
+            f"site {own.name!r}: its log is of another experiment or of other data: got {own}, the log has {known.get(own.name)}; "
+            "give it back its data, or choose a new folder on every site"
+        )
+    return known
+
+
 class Membership:
     """One site's part in the agreement.
 
@@ -70,12 +85,7 @@ class Membership:
         Raises:
             Refused: this site has other data than it had.
         """
-        known = {card.name: card for card in cards}
-        if known.get(self._card.name) != self._card:
-            raise Refused(
-                f"site {self._card.name!r}: its log is of another experiment or of other data: got {self._card}, the log has "
-                f"{known.get(self._card.name)}; give it back its data, or choose a new folder on every site"
-            )
+        known = logged(self._card, cards)
         self.cards, self._highest = known, max(self._highest, epoch)
 
     @property
