@@ -1,7 +1,5 @@
 """A site that has a certificate and writes nonsense beside its letters: it is counted, and changes no number."""
 
-import dataclasses
-
 import numpy as np
 
 import exports
@@ -25,15 +23,15 @@ class Babbler:
 
     def send(self, to, letter):
         if letter.kind is Kind.MESSAGE and letter.round < TALK:
-            other = lambda **changes: self._post.send(to, dataclasses.replace(letter, **changes))
+            other = lambda **changes: self._post.send(to, letter._replace(**changes))
             other(body=bytes(letter.body)[:-1])
             other(body=bytes(letter.body) * 2)
             other(phase=7)
             for kind in (Kind.JOIN, Kind.SEES, Kind.VIEW, Kind.READY, Kind.START):
-                self._post.send(to, dataclasses.replace(letter, kind=kind, epoch=5, body=b"\xff{"))
+                self._post.send(to, letter._replace(kind=kind, epoch=5, body=b"\xff{"))
             deep, strangers = b"[" * 100_000, b'["site-0", "mallory"]'
             for body in (deep, strangers, b"[[]]", b'{"life": 1}', b"1"):
-                self._post.send(to, dataclasses.replace(letter, kind=Kind.VIEW, epoch=5, body=body))
+                self._post.send(to, letter._replace(kind=Kind.VIEW, epoch=5, body=body))
             other(kind=Kind.AGAIN, round=10**6)
         self._post.send(to, letter)
 

@@ -1,6 +1,5 @@
 """Sites that die, come back, or never come; what they log; and sites that do not fit together."""
 
-import dataclasses
 import threading
 import time
 
@@ -110,12 +109,12 @@ class Liar(Wrapped):
 
     def send(self, to, letter):
         if letter.kind is Kind.MESSAGE and letter.round == 50:
-            letter = dataclasses.replace(letter, body=np.full(len(letter.body) // 8, np.nan).tobytes())
+            letter = letter._replace(body=np.full(len(letter.body) // 8, np.nan).tobytes())
         if letter.kind is Kind.MESSAGE and letter.round == 60:
-            self._post.send(to, dataclasses.replace(letter, body=letter.body[:-1]))
+            self._post.send(to, letter._replace(body=letter.body[:-1]))
         if letter.kind is Kind.MESSAGE and letter.round == 70:
             for k in (*range(80, 120), *range(60), 2**31):
-                self._post.send(to, dataclasses.replace(letter, round=70 + k))
+                self._post.send(to, letter._replace(round=70 + k))
         self._post.send(to, letter)
 
 

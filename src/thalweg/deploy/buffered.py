@@ -50,7 +50,7 @@ class Buffered:
         )  # fmt: skip
         self._waiting = members, versions
 
-    def update(self, central: Any, k: int) -> tuple[Any, dict[str, float], int]:
+    def update(self, central: Any, k: int) -> tuple[Any, dict[str, Any], int]:
         """Update k: (central, scalars to report, messages in it).
 
         Raises:
@@ -83,7 +83,7 @@ class Buffered:
         central, accepted, scalars = self._rounds.up(central, members, versions, self._bodies, k)
         desk.post.rejected["not finite"] += int(np.sum(~np.asarray(accepted)))
         members[:] = NEVER
-        return central, {name: float(value) for name, value in scalars.items()}, int(np.sum(accepted))
+        return central, scalars, int(np.sum(accepted))
 
     def _take(self, i: int, body: Any) -> None:
         """Client i's answer into the buffer: it will be in the next update, so the client may keep what it has made of it."""

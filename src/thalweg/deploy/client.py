@@ -18,7 +18,7 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .card import Card, among, card_of, read_cards
-from .compiled import Held, plain
+from .compiled import plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
 from .journal import Journal
@@ -183,10 +183,13 @@ class Client:
     def _work(self, letter: Letter) -> None:
         """Answer one message of the server."""
         rounds = self._rounds
-        sizes = rounds.specs[letter.phase].sizes if letter.phase < len(rounds.specs) else {}
-        expected = NUMBERS.size + sum(sizes.get(part, 0) for part in ("common", "own"))
-        if not sizes or len(letter.body) < expected or (len(letter.body) > expected and self._parts is None):
+        size = rounds.specs[letter.phase].sizes["down"] if letter.phase < len(rounds.specs) else -1
+        beside = len(letter.body) - NUMBERS.size - size
+        if size < 0 or beside < 0 or (beside > 0 and self._parts is None):
             self.post.rejected["wrong size"] += 1
+            return
+        if letter.round >= self.plan.rounds:
+            self.post.rejected["no such round"] += 1
             return
         accepted, number = NUMBERS.unpack_from(letter.body)
         key, self._epoch = (letter.epoch, number, letter.phase), letter.epoch
@@ -202,14 +205,13 @@ class Client:
         else:
             self.post.rejected["out of order"] += 1  # this site began anew in the middle of a round
             return
-        body = np.frombuffer(letter.body, np.uint8)[NUMBERS.size :]
-        common, own, beside = np.split(body, [sizes["common"], sizes["common"] + sizes["own"]])
+        body = np.frombuffer(letter.body, np.uint8, size, NUMBERS.size)
         try:
             if self._parts is None:
-                record, reply, info = rounds.respond(record, common, own, letter.round, letter.phase, number)
+                record, reply, loss = rounds.respond(record, body, letter.round, letter.phase, number)
                 reply = np.asarray(reply).tobytes()
             else:
-                record, reply, info = self._parts.begin(rounds, record, common, own, key, beside.tobytes())
+                record, reply, loss = self._parts.begin(rounds, record, body, key, bytes(letter.body[NUMBERS.size + size :]))
         except Declined as declined:
             self._note("invitation declined", letter, str(declined))
             self._send_reply(key, b"")
@@ -218,7 +220,7 @@ class Client:
         if letter.phase + 1 == len(rounds.specs):
             self._provisional, self._worked, self._round = record, number, letter.round + 1
             self._log(letter)
-            self._record(info)
+            self._record(loss)
         if self._parts is not None and not reply:
             self._note("not finite", letter, "its own message is not a number, and is kept out of the sum")
         self._send_reply(key, reply)
@@ -260,11 +262,11 @@ class Client:
             notes = {"cards": self._cards, "worked": self._worked}
             self._journal.write(letter.epoch, letter.round, notes, (plain(self._kept), plain(self._provisional)))
 
-    def _record(self, info: Held) -> None:
+    def _record(self, loss: jax.Array) -> None:
         if self._round % self.every and self._round != self.plan.rounds:
             return
-        seconds, loss = time.monotonic() - self._began, float(info.tree.loss)
-        row = {"round": self._round, "seconds": seconds, "loss": loss, "bytes": self.ledger.payload}
+        seconds = time.monotonic() - self._began
+        row = {"round": self._round, "seconds": seconds, "loss": float(loss), "bytes": self.ledger.payload}
         for name, value in row.items():
             self.history[name].append(value)
         if self.watch is not None:

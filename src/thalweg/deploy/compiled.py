@@ -24,18 +24,20 @@ class Compiled:
         self._program, self._known = _program(function, deterministic), {}
 
     def __call__(self, *trees: Any) -> Any:
-        flat = [tree if isinstance(tree, Held) else self._flatten(place, tree) for place, tree in enumerate(trees)]
+        flat = [tree if type(tree) is Held else self._flatten(place, tree) for place, tree in enumerate(trees)]
         return self._program(tuple(held.structure for held in flat), [held.leaves for held in flat])
 
     def _flatten(self, place: int, tree: Any) -> "Held":
-        if isinstance(tree, np.ndarray | np.generic):
-            return Held([tree], _LEAF)
         known = self._known.get(place)
-        if known is None or known[0] is not tree:
-            arrays, static = eqx.partition(tree, eqx.is_array)
-            leaves, structure = jax.tree.flatten(arrays)
-            known = self._known[place] = tree, Held(leaves, _structure(structure, static if jax.tree.leaves(static) else None))
-        return known[1]
+        if known is not None and known[0] is tree:
+            return known[1]
+        if issubclass(type(tree), np.ndarray | np.generic):  # `isinstance` would ask a module for its class, in Python
+            return Held([tree], _LEAF)
+        arrays, static = eqx.partition(tree, eqx.is_array)
+        leaves, structure = jax.tree.flatten(arrays)
+        found = Held(leaves, _structure(structure, static if jax.tree.leaves(static) else None))
+        self._known[place] = tree, found
+        return found
 
 
 class Held:
@@ -109,33 +111,30 @@ _ZERO = np.uint32(0)
 
 
 class _Structure:
-    """Where the arrays of a tree stand, and everything in it that is no array (None: nothing)."""
+    """Where the arrays of a tree stand, and everything in it that is no array (None: nothing). Made by `_structure` alone."""
 
     def __init__(self, tree: Any, static: Any):
-        self._tree, self._static, self._hash = tree, static, hash(tree)
+        self._tree, self.static = tree, static
 
     def filled(self, leaves: Sequence[Any]) -> Any:
         """The tree with these arrays."""
         tree = jax.tree.unflatten(self._tree, leaves)
-        return tree if self._static is None else eqx.combine(tree, self._static)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        same = isinstance(other, _Structure) and self._tree == other._tree
-        return same and eqx.tree_equal(self._static, other._static) is True
+        return tree if self.static is None else eqx.combine(tree, self.static)
 
 
-_SEEN: dict[_Structure, _Structure] = {}
+_ALIKE: dict[Any, list[_Structure]] = {}
+_ALIKE_LOCK = threading.Lock()
 
 
 def _structure(tree: Any, static: Any) -> _Structure:
-    """One object for equal structures: to compare two takes longer than to see that they are one."""
-    found = _Structure(tree, static)
-    return _SEEN.setdefault(found, found)
+    """One object for equal structures: that two are one is seen at once, to compare them takes longer than a small round."""
+    with _ALIKE_LOCK:
+        alike = _ALIKE.setdefault(tree, [])
+        for known in alike:
+            if known.static is static or eqx.tree_equal(known.static, static) is True:
+                return known
+        alike.append(_Structure(tree, static))
+        return alike[-1]
 
 
 _LEAF = _structure(jax.tree.structure(0), None)

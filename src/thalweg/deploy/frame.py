@@ -93,7 +93,7 @@ class Header(NamedTuple):
 
 # Enumerations' own look-up is slow; this is done for every letter.
 _WHAT = {int(what): what for what in What}
-_KINDS = frozenset(map(int, Kind))
+_KINDS = {int(kind): kind for kind in Kind}
 _SIZES = {What.CONFIRM: 0, What.TAKEN: SESSION_BYTES}
 
 
@@ -149,4 +149,4 @@ def read(frame: bytes, limit: int) -> Header:
 
 def letter(head: Header, body: bytes | memoryview, sender: str) -> Letter:
     """The letter of a frame that is believed."""
-    return Letter(Kind(head.kind), head.epoch, head.round, head.phase, body, sender)
+    return Letter(_KINDS[head.kind], head.epoch, head.round, head.phase, body, sender)

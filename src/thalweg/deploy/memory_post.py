@@ -1,6 +1,5 @@
 """A post between threads of one process: no network, no seals. For tests, and for a look at an algorithm's own speed."""
 
-import dataclasses
 import queue
 import threading
 from collections import Counter
@@ -62,7 +61,7 @@ class MemoryPost(Post):
 
     def send(self, to: str, letter: Letter) -> None:
         self.sent[letter.kind] += len(letter.body)
-        self._exchange.deliver(to, dataclasses.replace(letter, sender=self.me))
+        self._exchange.deliver(to, letter._replace(sender=self.me))
 
     def receive(self, timeout: float | None) -> Letter | None:
         try:

@@ -5,10 +5,9 @@ does not arrive at all. Who sent it is proved by the post, not by what is writte
 """
 
 import abc
-import dataclasses
 import enum
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Kind(enum.IntEnum):
@@ -26,8 +25,7 @@ class Kind(enum.IntEnum):
     SUM = 10  # of a secure sum, after its first step
 
 
-@dataclasses.dataclass(frozen=True)
-class Letter:
+class Letter(NamedTuple):
     """One message between two sites.
 
     Attributes:

@@ -18,9 +18,10 @@ class Roster:
     """
 
     def __init__(self, post: Post, sites: Sequence[str], card: Card):
-        self._post, self._sites, self._card = post, tuple(sites), card
+        self._post, self._sites, self._card, self._present = post, tuple(sites), card, frozenset[str]()
         self.cards: dict[str, Card] = {}
-        self.met, self.here, self.proved, self.silent = set[str](), set[str](), set[str](), set[str]()
+        self.met, self.here = frozenset[str](), frozenset[str]()
+        self.proved, self.silent = set[str](), set[str]()
         self.proofs: dict[str, bytes] = {}
         self._lives, self._joined = dict[str, str](), list[str]()
 
@@ -38,17 +39,14 @@ class Roster:
         return found
 
     def receive(self, timeout: float, begun: bool) -> Letter | None:
-        """The next letter that is not about joining; None when none came. `begun`: whether rounds are under way.
+        """The next letter that is not about joining; None when none came, or at once when somebody has left. `begun`: whether
+        rounds are under way.
 
         Raises:
             Refused: before that, of a client that does not fit. Later the client is refused, and the run goes on.
         """
-        present = set(self._post.present() & set(self._sites))
-        for site in present - self.met:
-            self._post.send(site, Letter(Kind.JOIN))
-        self.met = present
-        self.here &= present
-        self.proved &= present
+        if (present := self._post.present()) is not self._present and self._meet(present):
+            return None  # who comes back with the next letter was away all the same
         letter = self._post.receive(timeout)
         if letter is None:
             return None
@@ -75,9 +73,19 @@ class Roster:
             raise Refused(why)
         return None
 
+    def _meet(self, present: frozenset[str]) -> bool:
+        """Somebody may have come, or left; whether a client has that had joined."""
+        self._present, met, before = present, present & frozenset(self._sites), self.here
+        for site in met - self.met:
+            self._post.send(site, Letter(Kind.JOIN))
+        self.met = met
+        self.here &= met
+        self.proved &= met
+        return self.here != before
+
     def _join(self, card: Card, life: str) -> None:
         if self._lives.get(card.name) != life:
             self.proved.discard(card.name)
         self._lives[card.name], self.cards[card.name] = life, card
-        self.here.add(card.name)
+        self.here |= {card.name}
         self._joined.append(card.name)

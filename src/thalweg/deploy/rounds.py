@@ -3,8 +3,9 @@
 Axes: `n` clients, `c` slots of the cohort, `b` bytes.
 """
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ from .compiled import Compiled, Held, Kept, bound
 from .octets import as_bytes, from_bytes
 
 
-class Specs(NamedTuple):
+@dataclass(frozen=True)
+class Specs:
     """Shapes of what is sent in one phase: the wires of the two parts downwards and what they say, the wire upwards and what it
     says, and what is reported beside it in the last phase."""
 
@@ -46,12 +48,12 @@ class Specs(NamedTuple):
     sent: Any
     report: Any
 
-    @property
+    @functools.cached_property
     def sizes(self) -> dict[str, int]:
-        """Bytes of "common", "own" and "up", report included."""
+        """Bytes downwards, of what is "common" to all and of both parts, and "up", report included."""
         return {
             "common": payload_bytes(self.down[0]),
-            "own": payload_bytes(self.down[1]),
+            "down": payload_bytes(self.down),
             "up": payload_bytes((self.up, self.report)),
         }
 
@@ -168,17 +170,15 @@ class ClientRounds:
         """The record of a client that was never drawn."""
         return self._begin(self._program)
 
-    def respond(self, record: Any, common: Any, own: Any, k: int, index: int, number: int) -> tuple[Held, Array, Held]:
-        """(record, bytes to send, `ClientInfo`) after work on what arrived, as bytes; randomness goes by `number`."""
-        return self._respond[index](self._program, record, common, own, np.int32(k), np.int32(number))
+    def respond(self, record: Any, body: Any, k: int, index: int, number: int) -> tuple[Held, Array, Array]:
+        """(record, bytes to send, loss) after work on what arrived for all and for this client, as bytes; randomness goes by
+        `number`."""
+        return self._respond[index](self._program, record, body, np.array([k, number], np.int32))
 
-    def seal(
-        self, record: Any, common: Any, own: Any, k: int, index: int, slot: int, drawn: int
-    ) -> tuple[Held, Array, Array, Held]:
-        """(record, what goes into the secure sum `[length]`, whether it holds numbers only, what was learnt), of a client that has
-        this `slot` in a cohort of which so many were `drawn`."""
-        at = map(np.int32, (k, slot, drawn))
-        return self._seal[index](self._program, record, common, own, *at)
+    def seal(self, record: Any, body: Any, k: int, index: int, slot: int, drawn: int) -> tuple[Held, Array, Array, Array]:
+        """(record, what goes into the secure sum `[length]`, whether it holds numbers only, loss), of a client that has this
+        `slot` in a cohort of which so many were `drawn`."""
+        return self._seal[index](self._program, record, body, np.array([k, slot, drawn], np.int32))
 
     def own(self, record: Any, server: Any) -> Array:
         """`[d]` the client's own answer, given the server's state."""
@@ -271,22 +271,25 @@ def _begin_client(executor, e: ServerProgram):
     return Kept((states, e.pipelines(e.problem.pieces, states, e.first_server(executor))[0]))
 
 
-def _respond(index: int, executor, e: ServerProgram, record, common, own, k, number):
-    record, up, info = _worked(index, executor, e, record, common, own, k, number)
+def _respond(index: int, executor, e: ServerProgram, record, body, at):
+    k, number = at
+    record, up, info = _worked(index, executor, e, record, body, k, number)
     report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs_of(e)[index].report.items()}
     first = jax.tree.map(lambda leaf: leaf[0], up.wire)
-    return Kept(record), as_bytes((first, report)), Kept(jax.tree.map(lambda leaf: leaf[0], info))
+    return Kept(record), as_bytes((first, report)), info.loss[0]
 
 
-def _seal(index: int, executor, e: ServerProgram, record, common, own, k, slot, drawn):
-    record, up, info = _worked(index, executor, e, record, common, own, k, k)
+def _seal(index: int, executor, e: ServerProgram, record, body, at):
+    k, slot, drawn = at
+    record, up, info = _worked(index, executor, e, record, body, k, k)
     element, finite = sealed(executor, e, (k, index), up.heard, slot, drawn)
-    return Kept(record), element, finite, Kept(jax.tree.map(lambda leaf: leaf[0], info))
+    return Kept(record), element, finite, info.loss[0]
 
 
-def _worked(index: int, executor, e: ServerProgram, record, common, own, k, number):
+def _worked(index: int, executor, e: ServerProgram, record, body, k, number):
     """(record, what is sent, what was learnt) of the client, from the bytes that it heard."""
     specs = specs_of(e)[index]
+    common, own = body[: specs.sizes["common"]], body[specs.sizes["common"] :]
     read = lambda part, row: e.downlink.decode(from_bytes(row, specs.down[part]), specs.told[part]) if specs.told[part] else {}
     common = executor.network_role("decode", lambda row: read(0, row), common)
     own = executor.role("decode", lambda row: read(1, row), own[None], axes=(0,)) if specs.told[1] else {}

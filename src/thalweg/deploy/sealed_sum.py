@@ -216,25 +216,26 @@ class Parts:
         self._part: Part | None = None
 
     def begin(
-        self, rounds: ClientRounds, record: Any, common: Any, own: Any, key: tuple[int, int, int], invitation: bytes
+        self, rounds: ClientRounds, record: Any, body: np.ndarray, key: tuple[int, int, int], invitation: bytes
     ) -> tuple[Any, bytes, Any]:
-        """(record, the first message, what was learnt) in the sum of `key`, (epoch, round, phase), once its work is done. There is
-        no message if what came of the work is not a number: then the sum is had without this client.
+        """(record, the first message, loss) in the sum of `key`, (epoch, round, phase), once its work is done. There is no
+        message if what came of the work is not a number: then the sum is had without this client.
 
         Raises:
             Declined: it does not trust the invitation, and has done nothing.
         """
         self.key = self._part = None
+        common = body[: rounds.specs[key[2]].sizes["common"]].tobytes()
         try:
-            client, slot = self._client(invitation, key, common.tobytes())
+            client, slot = self._client(invitation, key, common)
         except ValueError as error:
             raise Declined(str(error)) from None
         setup, (_, k, index) = client.setup, key
-        record, element, finite, info = rounds.seal(record, common, own, k, index, slot, setup.clients)
+        record, element, finite, loss = rounds.seal(record, body, k, index, slot, setup.clients)
         if not finite:
-            return record, b"", info
+            return record, b"", loss
         self.key, self._part = key, Part(client, self._hidden(np.asarray(element).astype(setup.dtype), setup.threshold))
-        return record, self._part.keys, info
+        return record, self._part.keys, loss
 
     def asked(self, message: Any) -> bool:
         """Whether this was the last message of the sum's server."""

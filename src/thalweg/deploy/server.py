@@ -171,7 +171,7 @@ class Server:
         notes = {"cards": [dataclasses.asdict(card) for card in self.desk.roster.in_order()], "history": self.history}
         self._journal.write(self.desk.epoch, k, notes, (plain(central), self._lead.memory))
 
-    def _record(self, scalars: dict[str, float], participants: int) -> tuple[Outcome, str] | None:
+    def _record(self, scalars: dict[str, Any], participants: int) -> tuple[Outcome, str] | None:
         """(outcome, reason) where the run is to end now."""
         k = self.desk.round
         if k % self.every and k != self.plan.rounds:
@@ -181,7 +181,7 @@ class Server:
             "seconds": time.monotonic() - self._began,
             "participants": participants,
             "bytes": self.desk.ledger.payload + self.desk.ledger.received,
-            **scalars,
+            **{name: float(value) for name, value in scalars.items()},
         }
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)

@@ -48,7 +48,7 @@ class Synchronous:
     def memory(self, found: Any) -> None:
         self.accepted = np.array(found)
 
-    def update(self, central: Any, k: int) -> tuple[Any, dict[str, float], int]:
+    def update(self, central: Any, k: int) -> tuple[Any, dict[str, Any], int]:
         """Round k: (central, scalars to report, clients whose message was accepted).
 
         Raises:
@@ -74,10 +74,11 @@ class Synchronous:
             for site, body in found.items():
                 heard[slots[site]], arrived[slots[site]] = np.frombuffer(body, np.uint8), True
             central, accepted, scalars = self._rounds.up(central, draw, arrived, heard, k, index)
-            desk.post.rejected["not finite"] += int(np.sum(arrived & ~np.asarray(accepted)))
-            arrived = np.array(accepted)
+            accepted = np.asarray(accepted)
+            desk.post.rejected["not finite"] += np.count_nonzero(arrived & ~accepted)
+            arrived = accepted.copy()
         self.accepted[members[arrived]] = k
-        return central, {name: float(value) for name, value in scalars.items()}, int(arrived.sum())
+        return central, scalars, np.count_nonzero(arrived)
 
     def _ask(self, bodies: dict[str, bytes], k: int, index: int) -> dict[str, Any]:
         """The answers of clients, by site."""
@@ -126,25 +127,30 @@ class Synchronous:
             take: whether an answer is one. least: answers without which there is no use in going on.
             step: 0 for the clients' work, for which those that are missing are waited for until there are enough.
         """
-        desk, later = self._desk, step > 0 or when[1] > 0
-        asked, found, began = dict[str, float](), dict[str, Any](), time.monotonic()
+        desk, roster, later = self._desk, self._desk.roster, step > 0 or when[1] > 0
+        asked, found, wanted, waiting = dict[str, float](), dict[str, Any](), set(sites), set[str]()
         need = 0 if step else min(max(desk.settings.quorum or len(sites) // 2 + 1, least), len(sites))
-        heard_at, wanted = began, set(sites)
+        began = heard_at = look = time.monotonic()
+        here: frozenset[str] | None = None
         while True:
-            now, there = time.monotonic(), wanted & desk.roster.here - found.keys()
-            for site in there:
-                if site not in asked or (site in desk.roster.proved and now - asked[site] > desk.settings.timeout):
-                    send(site, site in asked)
-                    asked[site] = now
+            now = time.monotonic()
+            if roster.here is not here or now >= look:
+                here = roster.here
+                asked = {site: at for site, at in asked.items() if site in here}  # who comes back is asked again
+                waiting = (wanted & here) - found.keys()
+                for site in waiting:
+                    if site not in asked or (site in roster.proved and now - asked[site] > desk.settings.timeout):
+                        send(site, site in asked)
+                        asked[site] = now
+                look = min((asked[site] for site in waiting), default=now) + desk.settings.timeout
             # Who began again in the middle of a round cannot go on with it.
-            if len(found) >= need and self._closed(there & desk.roster.proved if later else there, now - began, when[1], step):
+            if len(found) >= need and self._closed(waiting & roster.proved if later else waiting, now - began, when[1], step):
                 return found
             if now - heard_at > desk.settings.wait:
                 missing = [site for site in sites if site not in found]
                 have = f"{len(found)} of {len(sites)} clients answered, expected {need}"
                 raise TooFew(f"{have}; missing: {', '.join(missing)}", missing)
             letter = desk.receive(0.05 if len(found) >= need else 0.2)
-            asked = {site: at for site, at in asked.items() if site in desk.roster.here}  # who comes back is asked again
             if letter is None or letter.kind not in (Kind.MESSAGE, Kind.SUM):
                 continue
             if (letter.round, letter.phase) != when or letter.sender not in wanted or letter.sender in found:
@@ -153,6 +159,7 @@ class Synchronous:
             if not take(letter):
                 continue
             found[letter.sender], heard_at = letter.body, time.monotonic()
+            waiting.discard(letter.sender)
             if self._ready({letter.sender}, when[1]):
                 self._times[step].append(heard_at - began)
             self._answered.add((letter.sender, when[1]))

@@ -85,7 +85,7 @@ class Watched(Post):
 
     def present(self) -> frozenset[str]:
         here = self._post.present()
-        if here != self.here:
+        if here is not self.here and here != self.here:
             for event, sites in (("site came", here - self.here), ("site left", self.here - here)):
                 for site in sorted(sites):
                     self._log.info(event, extra={"fields": {"other": site}})
