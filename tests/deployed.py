@@ -1,5 +1,6 @@
 """Sites of a deployed run as threads of one process."""
 
+import functools
 import threading
 import time
 
@@ -68,24 +69,30 @@ def names(n):
     return [f"site-{i}" for i in range(n)]
 
 
+def in_a_thread(name, post, make, answers):
+    """The site that `make(post)` gives, which lives in this thread; what it answers, or what it died of, is in `answers[name]`."""
+
+    def live():
+        try:
+            answers[name] = make(post).run()
+        except Exception as failure:
+            answers[name] = failure
+            post.close()
+
+    thread = threading.Thread(target=live, daemon=True)
+    thread.start()
+    return thread
+
+
 def live_together(posts, make, seconds=240):
     """name → answer of the sites that `make(name, post)` gives."""
-    answers, failures = {}, {}
-
-    def live(name):
-        try:
-            answers[name] = make(name, posts[name]).run()
-        except Exception as failure:
-            failures[name] = failure
-            posts[name].close()
-
-    threads = [threading.Thread(target=live, args=(name,), daemon=True) for name in posts]
-    for thread in threads:
-        thread.start()
+    answers = {}
+    threads = [in_a_thread(name, post, functools.partial(make, name), answers) for name, post in posts.items()]
     for thread in threads:
         thread.join(seconds)
-    for failure in failures.values():
-        raise failure
+    for answer in answers.values():
+        if isinstance(answer, Exception):
+            raise answer
     assert len(answers) == len(posts), f"only {sorted(answers)} have ended"
     return answers
 

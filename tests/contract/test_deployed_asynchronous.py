@@ -4,7 +4,6 @@ Axes: `n` sites.
 """
 
 import dataclasses
-import threading
 import time
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import Killed, Mortal, Wrapped, names, run_asynchronous
+from deployed import Killed, Mortal, Wrapped, in_a_thread, names, run_asynchronous
 from thalweg.deploy.asynchronous import AsynchronousPeer
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
@@ -96,19 +95,9 @@ def test_losses_and_unequal_clocks():
 def start(exchange, i, answers, method, *, post=None, **options):
     """Site i in a thread of its own."""
     _, pieces, algorithm, network, _ = METHODS[method]
-    post = exchange.join(names(N)[i]) if post is None else post
-
-    def live():
-        try:
-            options.setdefault("settings", Settings(wait=60))
-            answers[i] = AsynchronousPeer(pieces[i], algorithm, network, sites=names(N), post=post, **options).run()
-        except Exception as failure:
-            answers[i] = failure
-            post.close()
-
-    thread = threading.Thread(target=live, daemon=True)
-    thread.start()
-    return thread
+    options.setdefault("settings", Settings(wait=60))
+    make = lambda post: AsynchronousPeer(pieces[i], algorithm, network, sites=names(N), post=post, **options)
+    return in_a_thread(i, exchange.join(names(N)[i]) if post is None else post, make, answers)
 
 
 @pytest.mark.parametrize("method", METHODS)

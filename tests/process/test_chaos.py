@@ -74,6 +74,31 @@ class Run:
         self.processes[name].kill()
         self.processes[name].wait()
 
+    def trouble(self, chance, seconds, every, kills, away, pause):
+        """(how often a site was killed, and paused), of any at any moment for so many seconds.
+
+        Args:
+            chance: draws everything. every: seconds between two troubles. kills: the part of them that kill.
+            away: seconds from there to the next life. pause: seconds of standing still.
+        """
+        killed, paused, end = 0, 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(chance.uniform(*every))
+            name = chance.choice(self.names)
+            if self.processes[name].poll() is not None:
+                break
+            if chance.random() < kills:
+                self.kill(name)
+                time.sleep(chance.uniform(*away))
+                self.start(name)
+                killed += 1
+            else:
+                self.processes[name].send_signal(signal.SIGSTOP)
+                time.sleep(chance.uniform(*pause))
+                self.processes[name].send_signal(signal.SIGCONT)
+                paused += 1
+        return killed, paused
+
     def under_way(self, seconds=120):
         """Wait until all sites have logged a round."""
         end = time.monotonic() + seconds
@@ -105,26 +130,10 @@ def at_the_optimum(answers, n, tolerance=1e-8):
 @pytest.mark.parametrize(("kind", "n", "seconds"), [("peer", 4, 30), ("server", 3, 30), ("peer", 8, 120), ("server", 7, 120)])
 def test_random_kills_and_pauses(kind, n, seconds, tmp_path):
     """Of any site, the server too, at any moment."""
-    chance, killed, paused = random.Random(0), 0, 0
     names = names_of(kind, n)
     with Run(tmp_path, kind, names, directly(names, kind), rounds=130 * seconds, pace=0.01) as run:
         run.under_way()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            time.sleep(chance.uniform(2, 6))
-            name = chance.choice(run.names)
-            if run.processes[name].poll() is not None:
-                break
-            if chance.random() < 0.5:
-                run.kill(name)
-                time.sleep(chance.uniform(0, 4))
-                run.start(name)
-                killed += 1
-            else:
-                run.processes[name].send_signal(signal.SIGSTOP)
-                time.sleep(chance.uniform(0.5, 5))
-                run.processes[name].send_signal(signal.SIGCONT)
-                paused += 1
+        killed, paused = run.trouble(random.Random(0), seconds, every=(2, 6), kills=0.5, away=(0, 4), pause=(0.5, 5))
         answers = run.answers(400)
     assert min(killed, paused) >= seconds // 30
     at_the_optimum(answers, n)
@@ -135,27 +144,13 @@ def test_random_kills_and_pauses(kind, n, seconds, tmp_path):
 @pytest.mark.parametrize(("kind", "pace"), [("admm", 0.01), ("sums", 0.01), ("sums", 0.0)])
 def test_sites_without_rounds_that_are_killed_and_paused_are_replayed_to_the_bit(kind, pace, tmp_path):
     """Every site's own order of events, over all its lives, gives its own numbers in the simulation."""
-    chance, n, killed = random.Random(1), 4, 0
+    n = 4
     a, b, _ = lived.problem(n)
     whole, algorithm, x = lived.without_rounds(kind, a, b)
     names = names_of(kind, n)
     with Run(tmp_path, kind, names, directly(names, "peer"), rounds=2500, pace=pace) as run:
         run.under_way()
-        end = time.monotonic() + 15
-        while time.monotonic() < end:
-            time.sleep(chance.uniform(1, 3))
-            name = chance.choice(run.names)
-            if run.processes[name].poll() is not None:
-                break
-            if chance.random() < 0.6:
-                run.kill(name)
-                time.sleep(chance.uniform(0, 2))
-                run.start(name)
-                killed += 1
-            else:
-                run.processes[name].send_signal(signal.SIGSTOP)
-                time.sleep(chance.uniform(0.5, 3))
-                run.processes[name].send_signal(signal.SIGCONT)
+        killed, _ = run.trouble(random.Random(1), 15, every=(1, 3), kills=0.6, away=(0, 2), pause=(0.5, 3))
         answers = run.answers(300)
     assert killed
     events = tw.Events.merged([answers[name]["events"] for name in names])

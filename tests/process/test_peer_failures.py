@@ -1,6 +1,5 @@
 """Sites that die, come back, or never come; what they log; and sites that do not fit together."""
 
-import threading
 import time
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import Frozen, Killed, Mortal, Wrapped
+from deployed import Frozen, Killed, Mortal, Wrapped, in_a_thread
 from thalweg.deploy.journal import Journal
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
@@ -40,19 +39,9 @@ METHODS = {
 
 def start(exchange, i, answers, *, post=None, method="GradientTracking", **options):
     """Site i in a thread of its own."""
-    post = exchange.join(NAMES[i]) if post is None else post
-
-    def live():
-        try:
-            own = tw.quadratic(A[i : i + 1], B[i : i + 1])
-            answers[NAMES[i]] = Peer(own, *METHODS[method], sites=NAMES, post=post, **options).run()
-        except Exception as failure:
-            answers[NAMES[i]] = failure
-            post.close()
-
-    thread = threading.Thread(target=live, daemon=True)
-    thread.start()
-    return thread
+    own = tw.quadratic(A[i : i + 1], B[i : i + 1])
+    make = lambda post: Peer(own, *METHODS[method], sites=NAMES, post=post, **options)
+    return in_a_thread(NAMES[i], exchange.join(NAMES[i]) if post is None else post, make, answers)
 
 
 @pytest.mark.parametrize("absence", [pytest.param(0.0, marks=pytest.mark.slow), 2.0])

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ import pytest
 import servers
 import support
 import thalweg as tw
-from deployed import SERVER, Killed, Mortal, Wrapped, blank, names, run_federation
+from deployed import SERVER, Killed, Mortal, Wrapped, blank, in_a_thread, names, run_federation
 from thalweg.deploy import keys
 from thalweg.deploy.client import Client
 from thalweg.deploy.federation import Plan
@@ -193,22 +192,14 @@ def test_letters_that_are_lost_at_random_cost_sums_and_nothing_else(sums):
 
 def start(exchange, name, answers, plan, post=None, **settings):
     """A site in a thread of its own."""
-    post = exchange.join(name) if post is None else post
-    options = {"post": post, "sites": NAMES, "settings": Settings(**{"wait": 60, **settings}), "simulated_secrets": True}
+    options = {"sites": NAMES, "settings": Settings(**{"wait": 60, **settings}), "simulated_secrets": True}
 
-    def live():
-        try:
-            if name == SERVER:
-                answers[name] = Server(blank(PIECES[0]), plan, **options).run()
-            else:
-                answers[name] = Client(PIECES[NAMES.index(name)], plan, server=SERVER, **options).run()
-        except Exception as failure:
-            answers[name] = failure
-            post.close()
+    def make(post):
+        if name == SERVER:
+            return Server(blank(PIECES[0]), plan, post=post, **options)
+        return Client(PIECES[NAMES.index(name)], plan, server=SERVER, post=post, **options)
 
-    thread = threading.Thread(target=live, daemon=True)
-    thread.start()
-    return thread
+    return in_a_thread(name, exchange.join(name) if post is None else post, make, answers)
 
 
 def ended(threads):

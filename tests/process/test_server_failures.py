@@ -1,6 +1,5 @@
 """Clients and servers that die and come back, or never come, or do not fit together."""
 
-import threading
 import time
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import SERVER, Frozen, Killed, Mortal, Wrapped, blank, names
+from deployed import SERVER, Frozen, Killed, Mortal, Wrapped, blank, in_a_thread, names
 from thalweg.deploy.client import Client
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.membership import Refused
@@ -26,24 +25,15 @@ EXACT = tw.SCAFFOLD(tw.LocalSGD(0.02, steps=4))
 
 def start(exchange, name, answers, plan, *, post=None, run="", every=None, stop=None, **settings):
     """A site in a thread of its own."""
-    post = exchange.join(name) if post is None else post
-    options = {"post": post, "sites": NAMES, "run": run, "every": every, "settings": Settings(**{"wait": 60, **settings})}
+    options = {"sites": NAMES, "run": run, "every": every, "settings": Settings(**{"wait": 60, **settings})}
 
-    def live():
-        try:
-            if name == SERVER:
-                site = Server(blank(tw.quadratic(A[:1], B[:1])), plan, stop=stop, **options)
-            else:
-                i = NAMES.index(name)
-                site = Client(tw.quadratic(A[i : i + 1], B[i : i + 1]), plan, server=SERVER, **options)
-            answers[name] = site.run()
-        except Exception as failure:
-            answers[name] = failure
-            post.close()
+    def make(post):
+        if name == SERVER:
+            return Server(blank(tw.quadratic(A[:1], B[:1])), plan, post=post, stop=stop, **options)
+        i = NAMES.index(name)
+        return Client(tw.quadratic(A[i : i + 1], B[i : i + 1]), plan, server=SERVER, post=post, **options)
 
-    thread = threading.Thread(target=live, daemon=True)
-    thread.start()
-    return thread
+    return in_a_thread(name, exchange.join(name) if post is None else post, make, answers)
 
 
 def straight(plan):

@@ -9,27 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, UInt8
 
 from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.engine.async_assembly import assemble_asynchronous
 from thalweg.engine.async_peers import AsyncPeers, first_states, heard, woken
 from thalweg.engine.executor import Vectorised
 from thalweg.engine.peer_round import as_agents
-from thalweg.message.payload import payload_bytes
 from thalweg.network import Network
 from thalweg.problem import Problem
 
 from .compiled import Compiled, Held, Kept
-from .octets import as_bytes, float_places, from_bytes
+from .octets import Layout
 from .seat import alone
 
 
 class Written(NamedTuple):
-    """A message: `common` `[b]`, for all neighbours alike; `each` `[D, b]`, for each slot by itself."""
+    """A message: `common`, for all neighbours alike; `each` `[D, ...]`, for each slot by itself."""
 
-    common: UInt8[Array, " b"]
-    each: UInt8[Array, "D b"]
+    common: Held
+    each: Held
 
 
 class Steps:
@@ -39,7 +37,7 @@ class Steps:
         program: its row of the program of all; algorithm: resolved, hyper-parameters as the user reads them.
         heard: `[D]`, the site in each slot, −1 where there is none; hearing: those that hear it; slot_of: in which of its own slots
             they are (of messages that differ between neighbours).
-        payload: bytes of one message to one neighbour; floats: where numbers stand in it that must be finite.
+        message: of one message to one neighbour.
 
     Raises:
         TypeError, ValueError: as `thalweg.solve`.
@@ -60,7 +58,7 @@ class Steps:
         self._estimate, self._look = map(make, (_estimate, _look))
         hears = lambda zero, state: _heard_of(Vectorised(zero, False), self.program, state)
         first = jax.eval_shape(hears, jnp.zeros((), jnp.uint32), self.begin().tree)
-        self.payload, self.floats = payload_bytes(first), list(float_places(first))
+        self.message = Layout(first)
 
     def begin(self) -> Held:
         """The state before the first wake."""
@@ -69,11 +67,11 @@ class Steps:
     def wake(self, state: Held, number: int) -> tuple[Held, Written]:
         """(state, message) at wake `number`."""
         state, *message = self._wake(self.program, state, np.int32(number))
-        return state, Written(*map(np.asarray, message))
+        return state, Written(*message)
 
     def hear(self, state: Held, body: np.ndarray, slot: int, wakes: int) -> Held:
         """The state after this message `[b]` of the neighbour in `slot` was heard; so often has the site woken."""
-        return self._hear(self.program, state, body, np.int32(slot), np.int32(wakes))
+        return self._hear(self.program, state, self.message.read(body), np.int32(slot), np.int32(wakes))
 
     def estimate(self, state: Held) -> np.ndarray:
         """`[d]`, the agent's answer."""
@@ -104,12 +102,11 @@ def _begin(executor, program: AsyncPeers) -> Kept:
 def _wake(executor, program: AsyncPeers, state: Any, number):
     state, message = woken(executor, program, state, number[None])
     common, each = _split(program, message)
-    written = jax.vmap(as_bytes)(each) if each else jnp.zeros((program.world.mask.shape[1], 0), jnp.uint8)
-    return Kept(state), as_bytes(common), written
+    return Kept(state), Kept(common), Kept(each)
 
 
-def _hear(executor, program: AsyncPeers, state: Any, body, slot, wakes) -> Kept:
-    common, each = from_bytes(body, jax.eval_shape(lambda state: _heard_of(executor, program, state), state))
+def _hear(executor, program: AsyncPeers, state: Any, told, slot, wakes) -> Kept:
+    common, each = told
     message = jax.tree.map(lambda leaf: leaf[None], common | each)
     return Kept(heard(executor, program, state, message, slot[None], wakes[None]))
 

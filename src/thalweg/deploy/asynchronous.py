@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from thalweg.algorithm.asynchronous.base import AsynchronousAlgorithm
 from thalweg.engine import Stop
+from thalweg.message.payload import pack
 from thalweg.network import Network
 from thalweg.observe import Outcome
 from thalweg.problem import Problem
@@ -19,18 +20,17 @@ from .acquaintance import AGAIN, LARGEST, Acquaintance
 from .async_steps import Steps
 from .card import Card, among, card_of
 from .event_log import EventLog
-from .journal import Journal
 from .membership import TooFew
-from .octets import finite
+from .octets import pack_rows
 from .post import Kind, Letter, Post
 from .rest import Rest
-from .site import Answer, Ledger, Settings
+from .site import Answer, Settings, Site, Watch
 
 # Phase of a letter `DONE` that takes back an earlier one.
 NOT_YET = 1
 
 
-class AsynchronousPeer:
+class AsynchronousPeer(Site):
     """One site of a run without a centre and without rounds. It wakes by its own clock, and takes messages as they come.
 
     It has done its part after `wakes` wakes, after `seconds`, or when it has come to rest (`stop`), whichever is first; it goes on,
@@ -78,19 +78,17 @@ class AsynchronousPeer:
         deterministic: bool = False,
         record: bool = False,
         every: int | None = None,
-        watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+        watch: Watch | None = None,
     ):
         _check(problem, algorithm, network, sites, post, wakes, seconds, period)
+        super().__init__(post, settings, wakes or 20_000, every, watch)
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network, self.seed = problem, algorithm, network, int(seed)
         self.wakes, self.seconds, self.period = wakes, seconds, period
-        self.settings, self.deterministic, self.post = settings or Settings(), deterministic, post
-        self.every, self.watch = every or max(1, (wakes or 20_000) // 200), watch
+        self.deterministic = deterministic
         constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
         self.card = card_of(post.me, run, problem, weight, constants, columns)
         self.others = Acquaintance(post, sites, self.card, self.settings.wait)
-        self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
-        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._events = EventLog(self.settings.folder) if record else None
         self._rest, self._finished = Rest(stop), set[str]()
         # The number of the next wake, and how many numbers were left out, because others knew them of a life that is forgotten.
@@ -98,19 +96,7 @@ class AsynchronousPeer:
         self._state = self._newest = None
         self._news = True  # whether anything was heard since the last wake
 
-    def run(self) -> Answer:
-        """Take part to the end.
-
-        Raises:
-            ValueError: sites do not fit together, before the first wake.
-        """
-        try:
-            return self._lived()
-        finally:
-            self.post.close()
-
     def interrupted(self, reason: str) -> Answer:
-        """What there is after `run` was ended from outside, by an error of the post's."""
         return self._answer(Outcome.INTERRUPTED, reason)
 
     @property
@@ -119,7 +105,6 @@ class AsynchronousPeer:
         return (-1 if self._steps is None else 0), self.post.present() | {self.post.me}
 
     def _lived(self) -> Answer:
-        self._began = time.monotonic()
         if not self._restored():
             try:
                 cards = self.others.gather()
@@ -148,13 +133,13 @@ class AsynchronousPeer:
             if self._wait(due):
                 due = max(due + self.period, time.monotonic()) if self.period else time.monotonic() + self.settings.timeout
                 self._wake()
-                if self._woken % self.every == 0 and not self._recorded():
+                if self._woken % self.every == 0 and not self._look():
                     why = f"site {self.post.me!r} has NaN or infinity after {self._woken} wakes"
                     return self._answer(Outcome.NOT_FINITE, why)
 
     def _restored(self) -> bool:
         """Whether there is a log; then the site goes on from it."""
-        notes = None if self._journal is None else self._journal.notes()
+        notes = self._logged_notes()
         if notes is None:
             return False
         cards = [Card(**card) for card in notes["cards"]]
@@ -213,11 +198,11 @@ class AsynchronousPeer:
             why = "unknown site"
         elif letter.round >= 2 * LARGEST:
             why = "malformed"
-        elif len(letter.body) != self._steps.payload:
+        elif len(letter.body) != self._steps.message.size:
             why = "wrong size"
         elif letter.round <= self._newest[slot]:
             why = "stale"
-        elif not finite(np.frombuffer(letter.body, np.uint8), self._steps.floats):
+        elif not self._steps.message.finite(np.frombuffer(letter.body, np.uint8)):
             why = "not finite"
         if why is not None:
             self.post.rejected[why] += 1
@@ -236,9 +221,9 @@ class AsynchronousPeer:
             self._journal.write(0, number, notes, (self._state.tree, self._newest))
         if self._rest.due(self.post.present() & self._slots.keys()):
             self._rest.look(self._steps.estimate(self._state), self._woken)
-        common = message.common.tobytes()
-        for site, slot in zip(self._hearing, self._steps.slot_of.tolist(), strict=True):
-            body = common + message.each[slot].tobytes()
+        common, each = pack(message.common.leaves), pack_rows(message.each, self._steps.slot_of.tolist())
+        for site, own in zip(self._hearing, each, strict=True):
+            body = common + own
             self.post.send(site, Letter(Kind.MESSAGE, round=number, body=body))
             self.ledger.payload += len(body)
             self.ledger.messages += 1
@@ -250,7 +235,7 @@ class AsynchronousPeer:
     @property
     def _spent(self) -> bool:
         """Whether its wakes or seconds are over."""
-        late = self.seconds is not None and time.monotonic() - self._began >= self.seconds
+        late = self.seconds is not None and self._age >= self.seconds
         return late or (self.wakes is not None and self._woken >= self.wakes)
 
     @property
@@ -258,24 +243,15 @@ class AsynchronousPeer:
         """How often this site has woken, as far as it remembers."""
         return self._number - self._skipped
 
-    def _recorded(self) -> bool:
+    def _look(self) -> bool:
         """Look at the own loss; whether everything is finite."""
         looks = self._steps.look(self._state)
-        row = {
-            "round": self._woken,
-            "seconds": time.monotonic() - self._began,
-            "loss": looks["loss"].item(),
-            "bytes": self.ledger.payload,
-        }
-        for name, value in row.items():
-            self.history[name].append(value)
-        if self.watch is not None:
-            self.watch(self._woken, self.history)
+        self._record(self._woken, loss=looks["loss"].item(), bytes=self.ledger.payload)
         return bool(looks["finite"])
 
     def _ended(self, missing: frozenset[str]) -> Answer:
         if self.history["round"][-1:] != [self._woken]:
-            self._recorded()
+            self._look()
         gone = f"; gone before they had: {', '.join(sorted(missing))}" if missing else ""
         if self._rest.calm:
             return self._answer(
@@ -287,9 +263,8 @@ class AsynchronousPeer:
         x = None
         if self._state is not None:
             x = ravel_pytree(self._steps.program.problem.x0)[1](jnp.asarray(self._steps.estimate(self._state)))
-        rejected = {why: int(count) for why, count in self.post.rejected.items()}
-        return Answer(
-            self.post.me, x, outcome, reason, self._woken, self.history, self.ledger, rejected,
+        return self._answered(
+            x, outcome, reason, self._woken,
             algorithm=None if self._steps is None else self._steps.algorithm,
             events=None if self._events is None else self._events.rows,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .folder import SiteFolder
+from .site import Site
 from .watched import Watched
 
 Status = dict[str, Any]
@@ -30,7 +31,7 @@ class Beat:
         self,
         folder: SiteFolder,
         post: Watched,
-        site: Any,
+        site: Site,
         about: Status,
         show: Callable[[Status], None] | None,
         log: logging.Logger,

@@ -29,7 +29,7 @@ class Buffered:
     """
 
     def __init__(self, desk: Desk, rounds: BufferedRounds, log: Callable[[Any, int], None]):
-        n, size = len(desk.sites), rounds.specs[0].sizes["up"]
+        n, size = len(desk.sites), rounds.specs[0].heard_as.size
         self._desk, self._rounds, self._log = desk, rounds, log
         self.accepted, self.started = np.full(n, NEVER, np.int32), np.zeros(n, np.int32)
         # The buffer: whose messages wait, of which version of the model, and what they say.
@@ -100,8 +100,7 @@ class Buffered:
             if not idle.any():
                 break
             i = int(self._rounds.pick(idle, int(self.started.sum())))
-            common, own = self._rounds.down(central, i, k)
-            body = np.asarray(common).tobytes() + np.asarray(own).tobytes()
+            body = self._rounds.down(central, i, k)
             desk.ask(desk.sites[i], k, 0, (int(self.accepted[i]), int(self.started[i])), body)
             self.started[i] += 1
             self._working[desk.sites[i]] = k, body, now

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,17 +21,16 @@ from .card import Card, among, card_of, read_cards
 from .compiled import plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
-from .journal import Journal
 from .membership import Refused, logged
 from .post import Kind, Letter, Post
 from .rounds import ClientRounds
 from .sealed_sum import Declined, Parts, Terms
 from .secret import system_key
 from .signer import Signer
-from .site import Answer, Ledger, Settings
+from .site import Answer, Settings, Site, Watch
 
 
-class Client:
+class Client(Site):
     """One site of a run under a server.
 
     Args:
@@ -63,19 +62,17 @@ class Client:
         settings: Settings | None = None,
         simulated_secrets: bool = False,
         every: int | None = None,
-        watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+        watch: Watch | None = None,
     ):
         if post.me not in sites:
             raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
         if server in sites:
             raise ValueError(f"the server and a client are both called {server!r}, expected names that differ")
-        self.problem, self.plan, self.server, self.sites, self.post = problem, plan, server, tuple(sites), post
-        self.place, self.settings = self.sites.index(post.me), settings or Settings()
+        super().__init__(post, settings, plan.rounds, every, watch)
+        self.problem, self.plan, self.server, self.sites = problem, plan, server, tuple(sites)
+        self.place = self.sites.index(post.me)
         self.card = card_of(post.me, run, problem, weight, plan.constants, columns)
-        self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
-        self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
         self._secret = None if simulated_secrets else system_key()
-        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._rounds: ClientRounds | None = None
         self._life, self._epoch, self._round, self.warnings = secrets.token_hex(8), -1, 0, ()
         # What was accepted; what the last message made of it, and by which number that went; what a round is at.
@@ -86,30 +83,16 @@ class Client:
         self._signer = Signer(post.identity, run) if post.identity is not None and plan.sealed else None
         self._parts: Parts | None = None
 
-    def run(self) -> Answer:
-        """Take part to the end.
-
-        Raises:
-            ValueError: this site does not fit to the server's run.
-        """
-        try:
-            return self._lived()
-        finally:
-            self.post.close()
-
     def interrupted(self, reason: str) -> Answer:
-        """What there is after `run` was ended from outside, by an error of the post's."""
         return self._answer(None, Outcome.INTERRUPTED, reason)
 
     @property
     def standing(self) -> tuple[int, frozenset[str]]:
-        """(number of the epoch, −1 before the first; who of it this site knows)."""
         return self._epoch, frozenset({self.post.me, self.server} if self._epoch >= 0 else ())
 
     def _lived(self) -> Answer:
-        self._began = seen = time.monotonic()
         self._restore()
-        joined = False
+        joined, seen = False, time.monotonic()
         while True:
             there = self.server in self.post.present()
             if there and not joined:
@@ -170,7 +153,7 @@ class Client:
             self._kept = self._provisional = self._rounds.begin()
 
     def _restore(self) -> None:
-        notes = None if self._journal is None else self._journal.notes()
+        notes = self._logged_notes()
         if notes is None:
             return
         cards = [Card(**card) for card in notes["cards"]]
@@ -183,7 +166,7 @@ class Client:
     def _work(self, letter: Letter) -> None:
         """Answer one message of the server."""
         rounds = self._rounds
-        size = rounds.specs[letter.phase].sizes["down"] if letter.phase < len(rounds.specs) else -1
+        size = rounds.specs[letter.phase].told_as.size if letter.phase < len(rounds.specs) else -1
         beside = len(letter.body) - NUMBERS.size - size
         if size < 0 or beside < 0 or (beside > 0 and self._parts is None):
             self.post.rejected["wrong size"] += 1
@@ -209,7 +192,6 @@ class Client:
         try:
             if self._parts is None:
                 record, reply, loss = rounds.respond(record, body, letter.round, letter.phase, number)
-                reply = np.asarray(reply).tobytes()
             else:
                 record, reply, loss = self._parts.begin(rounds, record, body, key, bytes(letter.body[NUMBERS.size + size :]))
         except Declined as declined:
@@ -220,7 +202,7 @@ class Client:
         if letter.phase + 1 == len(rounds.specs):
             self._provisional, self._worked, self._round = record, number, letter.round + 1
             self._log(letter)
-            self._record(loss)
+            self._look(loss)
         if self._parts is not None and not reply:
             self._note("not finite", letter, "its own message is not a number, and is kept out of the sum")
         self._send_reply(key, reply)
@@ -262,15 +244,9 @@ class Client:
             notes = {"cards": self._cards, "worked": self._worked}
             self._journal.write(letter.epoch, letter.round, notes, (plain(self._kept), plain(self._provisional)))
 
-    def _record(self, loss: jax.Array) -> None:
-        if self._round % self.every and self._round != self.plan.rounds:
-            return
-        seconds = time.monotonic() - self._began
-        row = {"round": self._round, "seconds": seconds, "loss": float(loss), "bytes": self.ledger.payload}
-        for name, value in row.items():
-            self.history[name].append(value)
-        if self.watch is not None:
-            self.watch(self._round, self.history)
+    def _look(self, loss: jax.Array) -> None:
+        if self._round % self.every == 0 or self._round == self.plan.rounds:
+            self._record(self._round, loss=float(loss), bytes=self.ledger.payload)
 
     def _end(self, letter: Letter) -> Answer:
         """The server's last word: whether the last message was accepted, how the run ended, and its state."""
@@ -286,5 +262,4 @@ class Client:
 
     def _answer(self, row: Any, outcome: Outcome, reason: str) -> Answer:
         x = None if row is None else ravel_pytree(self.problem.x0)[1](jnp.asarray(row))
-        rejected = {why: int(count) for why, count in self.post.rejected.items()}
-        return Answer(self.post.me, x, outcome, reason, self._round, self.history, self.ledger, rejected, self.warnings)
+        return self._answered(x, outcome, reason, self._round, warnings=self.warnings)

@@ -31,11 +31,13 @@ class Compiled:
         known = self._known.get(place)
         if known is not None and known[0] is tree:
             return known[1]
-        if issubclass(type(tree), np.ndarray | np.generic):  # `isinstance` would ask a module for its class, in Python
+        if issubclass(
+            type(tree), np.ndarray | np.generic | jax.Array
+        ):  # `isinstance` would ask a module for its class, in Python
             return Held([tree], _LEAF)
         arrays, static = eqx.partition(tree, eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
-        found = Held(leaves, _structure(structure, static if jax.tree.leaves(static) else None))
+        found = Held(leaves, structure_of(structure, static if jax.tree.leaves(static) else None))
         self._known[place] = tree, found
         return found
 
@@ -102,7 +104,7 @@ class _Program:
             kept = isinstance(part, Kept)
             leaves, structure = jax.tree.flatten(part.tree if kept else part)
             found.append(leaves)
-            kinds.append((kept, _structure(structure, None)))
+            kinds.append((kept, structure_of(structure)))
         self._results[structures] = kinds
         return found
 
@@ -111,7 +113,7 @@ _ZERO = np.uint32(0)
 
 
 class _Structure:
-    """Where the arrays of a tree stand, and everything in it that is no array (None: nothing). Made by `_structure` alone."""
+    """Where the arrays of a tree stand, and everything in it that is no array (None: nothing). Made by `structure_of` alone."""
 
     def __init__(self, tree: Any, static: Any):
         self._tree, self.static = tree, static
@@ -126,7 +128,7 @@ _ALIKE: dict[Any, list[_Structure]] = {}
 _ALIKE_LOCK = threading.Lock()
 
 
-def _structure(tree: Any, static: Any) -> _Structure:
+def structure_of(tree: jax.tree_util.PyTreeDef, static: Any = None) -> _Structure:
     """One object for equal structures: that two are one is seen at once, to compare them takes longer than a small round."""
     with _ALIKE_LOCK:
         alike = _ALIKE.setdefault(tree, [])
@@ -137,4 +139,4 @@ def _structure(tree: Any, static: Any) -> _Structure:
         return alike[-1]
 
 
-_LEAF = _structure(jax.tree.structure(0), None)
+_LEAF = structure_of(jax.tree.structure(0))

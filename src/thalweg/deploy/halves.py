@@ -1,7 +1,6 @@
 """A round of one peer, in compiled halves: up to where its messages leave, and from where its neighbours' have come.
 
-What crosses the cut is bytes: payloads as `thalweg.message.payload.pack` lays them out, written and read by the compiled program
-itself, so that a round costs Python two calls a phase.
+A round costs Python two calls a phase; what crosses the cut are payloads as `thalweg.message.payload.pack` lays them out.
 
 Axes: `D` slots, `o` sites that hear this one, `b` bytes.
 """
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, UInt8
+from jaxtyping import Array, Bool
 
 from thalweg.engine.epoch import Earlier
 from thalweg.engine.loop import Rules
@@ -22,10 +21,9 @@ from thalweg.engine.peers import Local, Peers
 from thalweg.engine.stop import Flags, told
 from thalweg.engine.weather import conditions
 from thalweg.message.combine import Edges
-from thalweg.message.payload import payload_bytes
 
 from .compiled import Compiled, Held, Kept, bound
-from .octets import as_bytes, float_places, from_bytes
+from .octets import Layout
 from .seat import Seat
 
 
@@ -34,15 +32,15 @@ class Leaving(NamedTuple):
 
     Attributes:
         gone: what `Halves.arrive` needs of the first half.
-        common: `[b]`, for all neighbours alike; each: `[D, b]`, for each slot by itself.
-        flags: `[b]`, the stop flags that travel in the header of a round's first message.
+        common: for all neighbours alike; each: `[D, ...]`, for each slot by itself.
+        flags: the stop flags that travel in the header of a round's first message.
         to: `[o]`, who is sent to; awaited: `[D]`, whose message is to come.
     """
 
     gone: Any
-    common: UInt8[Array, " b"]
-    each: UInt8[Array, "D b"]
-    flags: UInt8[Array, " b"]
+    common: Held
+    each: Held
+    flags: Held
     to: Bool[Array, " o"]
     awaited: Bool[Array, " D"]
 
@@ -51,23 +49,21 @@ class Halves:
     """The compiled halves of one seat. Another membership compiles nothing anew.
 
     Attributes:
-        phases: exchanges of messages in a round.
-        payload: bytes of one message to one neighbour, by phase; headers: bytes of stop flags beside it.
-        floats: by phase, where numbers stand in a payload that must be finite: (offset, dtype, how many).
+        messages: of one message to one neighbour, by phase; flags: of the stop flags beside it.
     """
 
     def __init__(self, seat: Seat, rules: Rules, deterministic: bool):
         self._seat, self._rules = seat, rules
-        self.phases = len(seat.program.algorithm.phases)
+        phases = range(len(seat.program.algorithm.phases))
         make = lambda function: Compiled(function, deterministic)
         self._begin, self._enter, self._look, self._estimate = map(make, (_begin, _enter, _look, _estimate))
-        self._depart = [make(bound(_depart, index)) for index in range(self.phases)]
-        self._arrive = [make(bound(_arrive, index)) for index in range(self.phases)]
+        self._depart = [make(bound(_depart, index)) for index in phases]
+        self._arrive = [make(bound(_arrive, index)) for index in phases]
         first = self.begin(seat.program).tree
         wires = wire_specs(seat.program, message_specs(seat.program, first.agents.state))
-        self.payload = [payload_bytes(wire) for wire in wires.values()]
-        self.floats = [list(float_places(wire)) for wire in wires.values()]
-        self.headers = payload_bytes(told(first.flags)) if isinstance(first.flags, Flags) else 0
+        self.messages = [Layout(wire) for wire in wires.values()]
+        flags = told(first.flags) if isinstance(first.flags, Flags) else ()
+        self.flags = Layout(jax.tree.map(lambda leaf: leaf[0], flags))
 
     def begin(self, program: Peers) -> Held:
         """A `Local` before round 0 of a first epoch."""
@@ -82,10 +78,11 @@ class Halves:
         return Leaving(*self._depart[index](program, self._seat.outward, local, np.int32(k)))
 
     def arrive(
-        self, program: Peers, before: Held, local: Held, gone: Held, k: int, index: int, heard: Any, flags: Any
+        self, program: Peers, before: Held, local: Held, gone: Held, k: int, index: int, heard: np.ndarray, flags: np.ndarray
     ) -> tuple[Held, Any]:
         """(after the rest of the phase, whether sites have agreed to stop), given `heard [D, b]` and the `flags [D, b]` of the
         round's first phase; `before` is before it."""
+        heard, flags = self.messages[index].read(heard), self.flags.read(flags)
         return self._arrive[index](program, self._rules, before, local, gone, np.int32(k), heard, flags)
 
     def estimate(self, program: Peers, local: Held) -> np.ndarray:
@@ -123,10 +120,8 @@ def _depart(index: int, executor, program: Peers, outward, local: Local, k):
     # A channel's state says what is lost, and nothing of what is sent.
     channel = jnp.zeros(outward.mask.shape, bool)
     to = conditions(program.key, program.setting, outward, k, index, channel)[1].scheduled[:, 0]
-    slots = program.world.mask.shape[1]
-    each = jax.vmap(as_bytes)(each) if jax.tree.leaves(each) else jnp.zeros((slots, 0), jnp.uint8)
     kept = (gone.channel, gone.weather, gone.link, gone.sent)
-    return Kept(kept), as_bytes(common), each, as_bytes(flags), to, gone.weather.scheduled[0]
+    return Kept(kept), Kept(common), Kept(each), Kept(flags), to, gone.weather.scheduled[0]
 
 
 def _arrive(index: int, executor, program: Peers, rules: Rules, before: Local, local: Local, kept, k, heard, flags):
@@ -140,8 +135,7 @@ def _arrive(index: int, executor, program: Peers, rules: Rules, before: Local, l
     headers = ()
     if isinstance(before.flags, Flags):
         mine = told(before.flags)
-        theirs = jax.vmap(lambda row: from_bytes(row, jax.tree.map(lambda leaf: leaf[0], mine)))(flags)
-        headers = jax.tree.map(lambda own, others: jnp.concatenate([own, others]), mine, theirs)
+        headers = jax.tree.map(lambda own, others: jnp.concatenate([own, others]), mine, flags)
     agents, agreed = program.agree(executor, rules, before, agents, headers, k)
     return Kept(Local(agents, local.previous, agreed)), agreed.done[0] if isinstance(agreed, Flags) else False
 
@@ -149,7 +143,6 @@ def _arrive(index: int, executor, program: Peers, rules: Rules, before: Local, l
 def _decoded(executor, program: Peers, phase: str, local: Local, sent: Any, heard) -> dict[str, Any]:
     """Field → rows of what a round brings: the agent's own message first, then what is in its slots."""
     messages = message_specs(program, local.agents.state)
-    wires = wire_specs(program, messages)[phase]
     each = {field for field in sent if isinstance(program.algorithm.combine[field], Edges)}
     one = lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype)
     parts = [
@@ -158,9 +151,9 @@ def _decoded(executor, program: Peers, phase: str, local: Local, sent: Any, hear
     ]
     parts = [part for part in parts if part]
 
-    def decode(row):
+    def decode(wires):
         found: dict[str, Any] = {}
-        for wire, part in zip(from_bytes(row, wires), parts, strict=True):
+        for wire, part in zip(wires, parts, strict=True):
             found |= program.link.decode(wire, part)
         return found
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from .identity import Identity
 from .peer import Peer
 from .post import Post
 from .server import Server
-from .site import Settings
+from .site import Settings, Site, Watch
 from .zenoh_post import ZenohPost
 
 # What the certificate of a router says.
@@ -184,8 +184,8 @@ def site_of(
     prepared: Prepared,
     post: Post,
     folder: Path | None = None,
-    watch: Callable[[int, dict[str, list[float]]], None] | None = None,
-) -> Peer | AsynchronousPeer | Client | Server:
+    watch: Watch | None = None,
+) -> Site:
     """The site itself, ready to run.
 
     Raises:

@@ -1,55 +1,58 @@
-"""Payloads inside compiled code: the bytes that `thalweg.message.payload.pack` writes, as arrays of uint8 (`b` bytes)."""
+"""Payloads at the edge of compiled code: `thalweg.message.payload.pack` and its inverse, without a copy where memory allows.
+
+Compiled code takes and gives arrays, never bytes: on the CPU, XLA puts each number together out of its octets.
+"""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
 
-from thalweg.message.payload import payload_bytes
+from thalweg.message.payload import pack
 
-
-def as_bytes(tree: Any) -> UInt8[Array, " b"]:
-    """The payload of a message."""
-    parts = [_bytes_of(leaf) for leaf in jax.tree.leaves(tree)]
-    return jnp.concatenate(parts) if parts else jnp.zeros(0, jnp.uint8)
+from .compiled import Held, structure_of
 
 
-def from_bytes(row: UInt8[Array, " b"], like: Any) -> Any:
-    """Inverse of `as_bytes`, for a message of these shapes and dtypes."""
-    leaves, structure = jax.tree.flatten(like)
-    found, offset = [], 0
-    for leaf in leaves:
-        size = payload_bytes(leaf)
-        found.append(_read(row[offset : offset + size], jnp.dtype(leaf.dtype)).reshape(leaf.shape))
-        offset += size
-    return jax.tree.unflatten(structure, found)
+class Layout:
+    """Where the arrays of a message stand in its payload.
+
+    Args:
+        like: the message, or its shapes and dtypes.
+
+    Attributes:
+        size: bytes of a payload.
+    """
+
+    def __init__(self, like: Any):
+        leaves, structure = jax.tree.flatten(like)
+        self._structure, self._places, self.size = structure_of(structure), [], 0
+        for leaf in leaves:
+            dtype = np.dtype(leaf.dtype)
+            end = self.size + math.prod(leaf.shape) * dtype.itemsize
+            self._places.append((slice(self.size, end), dtype, tuple(leaf.shape)))
+            self.size = end
+
+    def read(self, octets: np.ndarray) -> Held:
+        """The message in a payload `[b]`, or those in the rows of `[m, b]` with an axis of their own in front."""
+        return Held([_array(octets[..., at], dtype, shape) for at, dtype, shape in self._places], self._structure)
+
+    def finite(self, octets: np.ndarray) -> bool:
+        """Whether a payload holds numbers only where it has floating-point ones."""
+        floats = [place for place in self._places if jnp.issubdtype(place[1], jnp.inexact)]
+        return all(np.isfinite(_array(octets[at], dtype, shape)).all() for at, dtype, shape in floats)
 
 
-def float_places(like: Any) -> Iterator[tuple[int, np.dtype, int]]:
-    """(offset, dtype, count) of the floating-point arrays in the payload of such a message."""
-    offset = 0
-    for leaf in jax.tree.leaves(like):
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            yield offset, np.dtype(leaf.dtype), math.prod(leaf.shape)
-        offset += payload_bytes(leaf)
+def pack_rows(messages: Held, rows: Iterable[int]) -> list[bytes]:
+    """The payloads of messages, each a row of all arrays."""
+    leaves = [np.asarray(leaf) for leaf in messages.leaves]
+    return [pack([leaf[row] for leaf in leaves]) for row in rows]
 
 
-def finite(row: np.ndarray, places: Iterable[tuple[int, np.dtype, int]]) -> bool:
-    """Whether a payload holds numbers only, at these places."""
-    return all(np.isfinite(np.frombuffer(row, dtype, count, offset)).all() for offset, dtype, count in places)
-
-
-def _bytes_of(leaf) -> UInt8[Array, " b"]:
-    if leaf.dtype == bool:
-        return leaf.astype(jnp.uint8).reshape(-1)
-    return jax.lax.bitcast_convert_type(leaf, jnp.uint8).reshape(-1)
-
-
-def _read(octets, dtype):
+def _array(octets: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     if dtype.kind == "b":
-        return octets != 0
-    return jax.lax.bitcast_convert_type(octets if dtype.itemsize == 1 else octets.reshape(-1, dtype.itemsize), dtype)
+        return (octets != 0).reshape(octets.shape[:-1] + shape)
+    found = octets.view(dtype.newbyteorder("<")).reshape(octets.shape[:-1] + shape)
+    return found.astype(dtype, copy=False)

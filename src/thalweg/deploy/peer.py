@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from thalweg.engine import Stop, setup
 from thalweg.engine.loop import Rules
 from thalweg.engine.peers import Peers
 from thalweg.message.aggregate import Mixer
+from thalweg.message.payload import pack
 from thalweg.message.stage import Stage
 from thalweg.network import Network
 from thalweg.observe import Outcome
@@ -23,19 +24,18 @@ from thalweg.problem.scattered import Scattered
 from .card import Card, among, card_of
 from .compiled import Held
 from .halves import Halves
-from .journal import Journal
 from .membership import Epoch, Membership, TooFew
-from .octets import finite
+from .octets import pack_rows
 from .post import Kind, Letter, Post
 from .seat import Seat, take_seat
 from .secret import system_key
-from .site import Answer, Ledger, Settings
+from .site import Answer, Settings, Site, Watch
 
 # Seconds that a round takes a site that has no neighbour left.
 ALONE = 0.5
 
 
-class Peer:
+class Peer(Site):
     """One site of a run without a centre.
 
     Args:
@@ -78,55 +78,38 @@ class Peer:
         deterministic: bool = False,
         simulated_secrets: bool = False,
         every: int | None = None,
-        watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+        watch: Watch | None = None,
     ):
         if post.me not in sites:
             raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
         if len(sites) != network.n:
             raise ValueError(f"got {len(sites)} sites and a network of {network.n} agents, expected one site for each agent")
+        super().__init__(post, settings, int(rounds), every, watch)
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network = problem, algorithm, network
         self.rounds, self.stop, self.seed, self.link, self.mixer = int(rounds), stop, int(seed), link, aggregate
         if stop is not None:
             self.stop = dataclasses.replace(stop, distributed=True)
-        self.settings, self.deterministic = settings or Settings(), deterministic
+        self.deterministic = deterministic
         self._secret = None if simulated_secrets else system_key()
-        self.every, self.watch = max(1, self.rounds // 200) if every is None else every, watch
         constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
         self.card = card_of(post.me, run, problem, weight, constants, columns)
         quorum = self.settings.quorum or len(sites) // 2 + 1
-        self.post = post
         self.members = Membership(post, sites, self.card, quorum=quorum, timeout=self.settings.timeout, wait=self.settings.wait)
-        self.ledger, self.history = Ledger(), {name: [] for name in ("round", "seconds", "loss", "bytes")}
         self._inbox: dict[tuple[int, int, int], dict[str, Any]] = {}
         self._outbox: dict[tuple[int, int, int], dict[str, bytes]] = {}
         self._finished: set[str] = set()
-        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._seat: Seat | None = None
         self._logged = self._local = None  # the state in the log, and what it has become
 
-    def run(self) -> Answer:
-        """Take part to the end.
-
-        Raises:
-            ValueError: sites do not fit together, before the first round.
-        """
-        try:
-            return self._lived()
-        finally:
-            self.post.close()  # the others are not to wait for a site that failed
-
     def interrupted(self, reason: str) -> Answer:
-        """What there is after `run` was ended from outside, by an error of the post's."""
         return self._answer(None, self.members.round, Outcome.INTERRUPTED, reason)
 
     @property
     def standing(self) -> tuple[int, frozenset[str]]:
-        """(number of the epoch, −1 before the first; who takes part in it)."""
         return self.members.epoch, self.members.members
 
     def _lived(self) -> Answer:
-        self._began = time.monotonic()
         k, local, done = self._restored(), None, False
         while True:
             try:
@@ -141,7 +124,7 @@ class Peer:
                 (local, done), k = after, k + 1
                 self._local = local
                 if k % self.every == 0 or k == self.rounds:
-                    looks = self._recorded(local, k)
+                    looks = self._look(local, k)
                     if not looks["finite"]:
                         return self._answer(
                             local, k, Outcome.NOT_FINITE, f"site {self.post.me!r} has NaN or infinity in round {k}"
@@ -149,14 +132,14 @@ class Peer:
             else:
                 if self._linger(k):
                     if self.history["round"][-1:] != [k]:
-                        self._recorded(local, k)
+                        self._look(local, k)
                     outcome = Outcome.CONVERGED if done else Outcome.ROUND_LIMIT
                     reason = "all sites agreed to stop" if done else f"all {self.rounds} rounds were done"
                     return self._answer(local, k, outcome, reason)
 
     def _restored(self) -> int:
         """The round that the site's log stands at; 0 where there is none."""
-        notes = None if self._journal is None else self._journal.notes()
+        notes = self._logged_notes()
         if notes is None:
             return 0
         cards = [Card(**card) for card in notes["cards"]]
@@ -209,19 +192,18 @@ class Peer:
         self.members.round = k
         if self._journal is not None:
             self._journal.write(self._epoch.number, k, self._notes, local.tree.agents.state)
-        before, done, flags = local, False, np.zeros((len(self._heard), self._halves.headers), np.uint8)
-        for index in range(self._halves.phases):
+        before, done, flags = local, False, np.zeros((len(self._heard), self._halves.flags.size), np.uint8)
+        for index, messages in enumerate(self._halves.messages):
             leaving = self._halves.depart(self._program, local, k, index)
             self._publish(leaving, k, index)
-            size = self._halves.payload[index]
-            heard = np.zeros((len(self._heard), size), np.uint8)
+            heard = np.zeros((len(self._heard), messages.size), np.uint8)
             found = self._await(np.asarray(leaving.awaited), k, index)
             if found is None:
                 return None
-            broken, lead = set[int](), self._halves.headers if index == 0 else 0
+            broken, lead = set[int](), self._halves.flags.size if index == 0 else 0
             for slot, body in found.items():
                 row = np.frombuffer(body, np.uint8)
-                if finite(row[lead:], self._halves.floats[index]):
+                if messages.finite(row[lead:]):
                     heard[slot], flags[slot, :lead] = row[lead:], row[:lead]
                 else:
                     broken.add(self._seat.heard[slot])
@@ -236,12 +218,10 @@ class Peer:
         return self._seat.with_members(self._places - broken)
 
     def _publish(self, leaving: Any, k: int, index: int) -> None:
-        common, each, flags, to = map(np.asarray, (leaving.common, leaving.each, leaving.flags, leaving.to))
-        front = flags.tobytes() + common.tobytes()
+        flags, common, to = pack(leaving.flags.leaves), pack(leaving.common.leaves), np.asarray(leaving.to).tolist()
+        each = pack_rows(leaving.each, self._seat.slot_of.tolist())
         bodies = {
-            site: front + each[slot].tobytes()
-            for site, slot, due in zip(self._hearing, self._seat.slot_of.tolist(), to.tolist(), strict=True)
-            if site and due
+            site: b"".join((flags, common, own)) for site, own, due in zip(self._hearing, each, to, strict=True) if site and due
         }
         for key in [key for key in self._outbox if key[1] < k - 1]:
             del self._outbox[key]
@@ -314,8 +294,8 @@ class Peer:
         if letter.epoch < self.members.epoch:
             return self._reject("stale")
         if self._seat is not None:
-            lead = self._halves.headers if letter.phase == 0 else 0
-            if letter.phase >= self._halves.phases or len(letter.body) != self._halves.payload[letter.phase] + lead:
+            lead, messages = self._halves.flags.size if letter.phase == 0 else 0, self._halves.messages
+            if letter.phase >= len(messages) or len(letter.body) != messages[letter.phase].size + lead:
                 return self._reject("wrong size")
         # Of each sender by itself: one that sends what nobody waits for shuts out nobody else.
         waiting = sum(letter.sender in bodies for bodies in self._inbox.values())
@@ -327,13 +307,9 @@ class Peer:
         self.post.rejected[why] += 1
         return False
 
-    def _recorded(self, local: Held, k: int) -> dict[str, float]:
+    def _look(self, local: Held, k: int) -> dict[str, float]:
         looks = self._halves.look(self._program, local)
-        row = {"round": k, "seconds": time.monotonic() - self._began, "loss": looks["loss"], "bytes": self.ledger.payload}
-        for name, value in row.items():
-            self.history[name].append(value)
-        if self.watch is not None:
-            self.watch(k, self.history)
+        self._record(k, loss=looks["loss"], bytes=self.ledger.payload)
         return looks
 
     def _linger(self, k: int) -> bool:
@@ -361,6 +337,5 @@ class Peer:
             row = self._halves.estimate(self._seat.program, local)
             x = ravel_pytree(self._seat.program.problem.x0)[1](jnp.asarray(row))
         said = () if self._seat is None else self._seat.said
-        rejected = {why: int(count) for why, count in self.post.rejected.items()}
         algorithm = None if self._seat is None else self._seat.algorithm
-        return Answer(self.post.me, x, outcome, reason, k, self.history, self.ledger, rejected, said, algorithm)
+        return self._answered(x, outcome, reason, k, warnings=said, algorithm=algorithm)

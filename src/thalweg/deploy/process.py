@@ -24,7 +24,7 @@ from .launch import Prepared, digest, open_post, prepare, site_of
 from .logs import logged
 from .metrics import Metrics
 from .policy import Policy
-from .site import Answer
+from .site import Answer, Site
 from .watched import Stopped, Watched
 
 
@@ -75,7 +75,7 @@ def live(experiment: Experiment, name: str, options: Options, show: Callable[[St
                 return _lived(prepared, folder, site, post, beat, log)
 
 
-def _lived(prepared: Prepared, folder: SiteFolder, site: Any, post: Watched, beat: Beat, log: logging.Logger) -> Answer:
+def _lived(prepared: Prepared, folder: SiteFolder, site: Site, post: Watched, beat: Beat, log: logging.Logger) -> Answer:
     try:
         with beat:
             try:

@@ -5,7 +5,7 @@ Axes: `n` clients, `c` slots of the cohort, `b` bytes.
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,10 @@ from thalweg.engine.server_round import (
     reported,
     respond,
 )  # fmt: skip
-from thalweg.message.payload import payload_bytes
+from thalweg.message.payload import pack
 
 from .compiled import Compiled, Held, Kept, bound
-from .octets import as_bytes, from_bytes
+from .octets import Layout, pack_rows
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,22 @@ class Specs:
     report: Any
 
     @functools.cached_property
-    def sizes(self) -> dict[str, int]:
-        """Bytes downwards, of what is "common" to all and of both parts, and "up", report included."""
-        return {
-            "common": payload_bytes(self.down[0]),
-            "down": payload_bytes(self.down),
-            "up": payload_bytes((self.up, self.report)),
-        }
+    def told_as(self) -> Layout:
+        """Of both parts downwards."""
+        return Layout(self.down)
+
+    @functools.cached_property
+    def heard_as(self) -> Layout:
+        """Of what comes back: message and report."""
+        return Layout((self.up, self.report))
+
+
+class Drawn(NamedTuple):
+    """A cohort: whose `members` `[c]` are drawn, in the slots that are `valid` `[c]`; `held` is all there is of it."""
+
+    held: Held
+    members: np.ndarray
+    valid: np.ndarray
 
 
 def specs_of(program: ServerProgram) -> list[Specs]:
@@ -96,27 +105,30 @@ class ServerRounds:
         """A `Central` before round 0."""
         return self._begin(self._program)
 
-    def draw(self, central: Any, k: int) -> Draw:
+    def draw(self, central: Any, k: int) -> Drawn:
         """The cohort of round k."""
-        return self._draw(self._program, central, np.int32(k))
+        held, *about = self._draw(self._program, central, np.int32(k))
+        return Drawn(held, *map(np.asarray, about))
 
-    def down(self, central: Any, members: Any, k: int, index: int) -> tuple[Held, Array, Array]:
-        """(central, what goes to all `[b]`, what goes to each of `members` `[c, b]`)."""
-        return self._down[index](self._program, central, members, np.int32(k))
+    def down(self, central: Any, members: np.ndarray, k: int, index: int) -> tuple[Held, bytes, list[bytes]]:
+        """(central, what goes to all, what goes to each of `members` `[c]` by itself)."""
+        return _told(*self._down[index](self._program, central, members, np.int32(k)), len(members))
 
-    def up(self, central: Any, draw: Draw, arrived: Any, heard: Any, k: int, index: int) -> tuple[Held, Array, Any]:
+    def up(
+        self, central: Any, draw: Drawn, arrived: np.ndarray, heard: np.ndarray, k: int, index: int
+    ) -> tuple[Held, Array, Any]:
         """(central, whose message was accepted `[c]`, scalars to report), from the bytes `heard [c, b]` of those that `arrived`.
 
         Means are what the cohort's rule makes of them if everybody has answered who was drawn, and else over those who have:
         who stays away is not known to do so at random.
         """
-        complete = bool(np.all(np.asarray(draw.valid) <= arrived))
-        return self._up[index][complete](self._program, central, draw, arrived, heard, np.int32(k))
+        part, messages = self._up[index][bool(np.all(draw.valid <= arrived))], self.specs[index].heard_as.read(heard)
+        return part(self._program, central, draw.held, arrived, messages, np.int32(k))
 
-    def up_sum(self, central: Any, draw: Draw, arrived: Any, total: Any, k: int, index: int) -> tuple[Held, Any]:
+    def up_sum(self, central: Any, draw: Drawn, arrived: np.ndarray, total: Any, k: int, index: int) -> tuple[Held, Any]:
         """(central, scalars to report), from the secure sum `[length]` of those that `arrived`, and of nobody else."""
-        complete = bool(np.all(np.asarray(draw.valid) <= arrived))
-        return self._up_sum[index][complete](self._program, central, draw, arrived, total, np.int32(k))
+        part = self._up_sum[index][bool(np.all(draw.valid <= arrived))]
+        return part(self._program, central, draw.held, arrived, total, np.int32(k))
 
     def answer(self, central: Any) -> Array:
         """`[d]` the shared answer."""
@@ -141,14 +153,14 @@ class BufferedRounds:
         """Who of the `idle` `[n]` is asked, when so many have been asked before."""
         return self._pick(self._program, idle, np.int32(count))
 
-    def down(self, central: Any, member: int, k: int) -> tuple[Array, Array]:
-        """(what goes to all alike, what goes to this client by itself), as bytes."""
-        _, common, own = self._down(self._program, central, np.array([member], np.int32), np.int32(k))
-        return common, own[0]
+    def down(self, central: Any, member: int, k: int) -> bytes:
+        """What goes to all alike, and to this client by itself."""
+        _, common, (own,) = _told(*self._down(self._program, central, np.array([member], np.int32), np.int32(k)), 1)
+        return common + own
 
     def up(self, central: Any, members: Any, versions: Any, heard: Any, k: int) -> tuple[Held, Array, Any]:
         """(central, whose message was accepted `[s]`, scalars), from the bytes `heard [s, b]` of models of these `versions`."""
-        return self._up(self._program, central, members, versions, heard, np.int32(k))
+        return self._up(self._program, central, members, versions, self.specs[0].heard_as.read(heard), np.int32(k))
 
     def answer(self, central: Any) -> Array:
         """`[d]` the shared answer."""
@@ -170,15 +182,20 @@ class ClientRounds:
         """The record of a client that was never drawn."""
         return self._begin(self._program)
 
-    def respond(self, record: Any, body: Any, k: int, index: int, number: int) -> tuple[Held, Array, Array]:
-        """(record, bytes to send, loss) after work on what arrived for all and for this client, as bytes; randomness goes by
+    def respond(self, record: Any, body: np.ndarray, k: int, index: int, number: int) -> tuple[Held, bytes, Array]:
+        """(record, what to send, loss) after work on the bytes that came for all and for this client; randomness goes by
         `number`."""
-        return self._respond[index](self._program, record, body, np.array([k, number], np.int32))
+        told = self.specs[index].told_as.read(body)
+        record, reply, loss = self._respond[index](self._program, record, told, np.array([k, number], np.int32))
+        return record, pack(reply.leaves), loss
 
-    def seal(self, record: Any, body: Any, k: int, index: int, slot: int, drawn: int) -> tuple[Held, Array, Array, Array]:
+    def seal(
+        self, record: Any, body: np.ndarray, k: int, index: int, slot: int, drawn: int
+    ) -> tuple[Held, Array, Array, Array]:
         """(record, what goes into the secure sum `[length]`, whether it holds numbers only, loss), of a client that has this
         `slot` in a cohort of which so many were `drawn`."""
-        return self._seal[index](self._program, record, body, np.array([k, slot, drawn], np.int32))
+        told = self.specs[index].told_as.read(body)
+        return self._seal[index](self._program, record, told, np.array([k, slot, drawn], np.int32))
 
     def own(self, record: Any, server: Any) -> Array:
         """`[d]` the client's own answer, given the server's state."""
@@ -197,8 +214,9 @@ def _begin_server(executor, e: ServerProgram) -> Kept:
     return Kept(Central(server, downlink, aggregate, first_memory(executor, e)))
 
 
-def _draw(executor, e: ServerProgram, central: Central, k) -> Draw:
-    return draw_cohort(executor, e, central.cohort, k)
+def _draw(executor, e: ServerProgram, central: Central, k):
+    draw = draw_cohort(executor, e, central.cohort, k)
+    return Kept(draw), draw.members, draw.valid
 
 
 def _answer(executor, e: ServerProgram, central: Central):
@@ -208,8 +226,12 @@ def _answer(executor, e: ServerProgram, central: Central):
 def _down(index: int, executor, e: ServerProgram, central: Central, members, k):
     central, sent = broadcast(executor, e, central, members, k, index)
     common, own = sent.wire
-    own = jax.vmap(as_bytes)(own) if jax.tree.leaves(own) else jnp.zeros((members.shape[0], 0), jnp.uint8)
-    return Kept(central), as_bytes(common), own
+    return Kept(central), Kept(common), Kept(own)
+
+
+def _told(central: Held, common: Held, own: Held, count: int) -> tuple[Held, bytes, list[bytes]]:
+    """What `_down` gives, to so many clients, as bytes."""
+    return central, pack(common.leaves), pack_rows(own, range(count))
 
 
 def _up(index: int, complete: bool, executor, e: ServerProgram, central: Central, draw: Draw, arrived, heard, k):
@@ -250,14 +272,9 @@ def _up_buffered(executor, e: AsyncServer, central: Central, members, versions, 
 
 
 def _heard(index: int, executor, e: ServerProgram, heard):
-    """(messages, what is reported beside them), from bytes."""
-    specs = specs_of(e)[index]
-
-    def decode(row):
-        wire, report = from_bytes(row, (specs.up, specs.report))
-        return e.uplink.decode(wire, specs.sent), report
-
-    return executor.role("decode", decode, heard, axes=(0,))
+    """(messages, what is reported beside them), from what was on the wire."""
+    specs, (wire, report) = specs_of(e)[index], heard
+    return executor.role("decode", lambda one: e.uplink.decode(one, specs.sent), wire, axes=(0,)), report
 
 
 def _finite(tree) -> Bool[Array, " c"]:
@@ -271,28 +288,28 @@ def _begin_client(executor, e: ServerProgram):
     return Kept((states, e.pipelines(e.problem.pieces, states, e.first_server(executor))[0]))
 
 
-def _respond(index: int, executor, e: ServerProgram, record, body, at):
+def _respond(index: int, executor, e: ServerProgram, record, told, at):
     k, number = at
-    record, up, info = _worked(index, executor, e, record, body, k, number)
+    record, up, info = _worked(index, executor, e, record, told, k, number)
     report = {name: getattr(info, name).astype(spec.dtype)[0] for name, spec in specs_of(e)[index].report.items()}
     first = jax.tree.map(lambda leaf: leaf[0], up.wire)
-    return Kept(record), as_bytes((first, report)), info.loss[0]
+    return Kept(record), Kept((first, report)), info.loss[0]
 
 
-def _seal(index: int, executor, e: ServerProgram, record, body, at):
+def _seal(index: int, executor, e: ServerProgram, record, told, at):
     k, slot, drawn = at
-    record, up, info = _worked(index, executor, e, record, body, k, k)
+    record, up, info = _worked(index, executor, e, record, told, k, k)
     element, finite = sealed(executor, e, (k, index), up.heard, slot, drawn)
     return Kept(record), element, finite, info.loss[0]
 
 
-def _worked(index: int, executor, e: ServerProgram, record, body, k, number):
-    """(record, what is sent, what was learnt) of the client, from the bytes that it heard."""
-    specs = specs_of(e)[index]
-    common, own = body[: specs.sizes["common"]], body[specs.sizes["common"] :]
-    read = lambda part, row: e.downlink.decode(from_bytes(row, specs.down[part]), specs.told[part]) if specs.told[part] else {}
-    common = executor.network_role("decode", lambda row: read(0, row), common)
-    own = executor.role("decode", lambda row: read(1, row), own[None], axes=(0,)) if specs.told[1] else {}
+def _worked(index: int, executor, e: ServerProgram, record, told, k, number):
+    """(record, what is sent, what was learnt) of the client, from what was on the wire."""
+    specs, (common, own) = specs_of(e)[index], told
+    read = lambda part, wire: e.downlink.decode(wire, specs.told[part]) if specs.told[part] else {}
+    common = executor.network_role("decode", lambda wire: read(0, wire), common)
+    own = jax.tree.map(lambda leaf: leaf[None], own)
+    own = executor.role("decode", lambda wire: read(1, wire), own, axes=(0,)) if specs.told[1] else {}
     return respond(executor, e, e.problem.pieces, record, e.ids, (common, own), k, index, count=number)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from thalweg.cohort import Poisson
 from thalweg.engine.server import ServerProgram
 from thalweg.message import secure
+from thalweg.message.payload import payload_bytes
 from thalweg.message.secure import ProtocolError, Setup, TooFewClients
 from thalweg.message.secure.setup import SESSION_BYTES
 from thalweg.message.secure_sum import SecureSum
@@ -225,7 +226,7 @@ class Parts:
             Declined: it does not trust the invitation, and has done nothing.
         """
         self.key = self._part = None
-        common = body[: rounds.specs[key[2]].sizes["common"]].tobytes()
+        common = body[: payload_bytes(rounds.specs[key[2]].down[0])].tobytes()
         try:
             client, slot = self._client(invitation, key, common)
         except ValueError as error:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,19 +23,18 @@ from .card import Card, among, layout
 from .compiled import plain
 from .desk import NUMBERS, Desk
 from .federation import Plan
-from .journal import Journal
 from .membership import TooFew
 from .post import Kind, Letter, Post
 from .rest import Rest
 from .rounds import BufferedRounds, ServerRounds
 from .sealed_sum import Sums, Terms
 from .secret import system_key
-from .site import Answer, Ledger, Settings
+from .site import Answer, Settings, Site, Watch
 from .synchronous import Synchronous
 
 
-class Server:
-    """The server of a run.
+class Server(Site):
+    """The server of a run, which leads it to its end.
 
     Args:
         problem: a problem of one agent of the clients' form; its data are not looked at, and may be zeros.
@@ -50,6 +49,8 @@ class Server:
         TypeError, ValueError: an impossible combination, before anything is sent.
     """
 
+    columns = ()
+
     def __init__(
         self,
         problem: Scattered,
@@ -63,50 +64,29 @@ class Server:
         settings: Settings | None = None,
         simulated_secrets: bool = False,
         every: int | None = None,
-        watch: Callable[[int, dict[str, list[float]]], None] | None = None,
+        watch: Watch | None = None,
     ):
         if post.me in sites:
             raise ValueError(f"the server and a client are both called {post.me!r}, expected names that differ")
         _check_stop(stop)
-        self.problem, self.plan, self.sites, self.post = problem, plan, tuple(sites), post
-        self.settings = settings or Settings()
+        super().__init__(post, settings, plan.rounds, every, watch)
+        self.problem, self.plan, self.sites = problem, plan, tuple(sites)
         self.desk = Desk(post, Card(post.me, run, layout(problem), columns=list(columns)), self.sites, self.settings)
-        self.every, self.watch = max(1, plan.rounds // 200) if every is None else every, watch
+        self.ledger = self.desk.ledger
         self.stop, self._rest = stop, Rest(stop)
-        self.history: dict[str, list[float]] = {}
         self.warnings: tuple[str, ...] = ()
         self._run, self._secret = run, None if simulated_secrets else system_key()
-        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
         self._rounds: Any = None
         self._central: Any = None
 
-    def run(self) -> Answer:
-        """Lead the run to its end.
-
-        Raises:
-            ValueError: a client does not fit, before the first round.
-        """
-        try:
-            return self._lived()
-        finally:
-            self.post.close()
-
     def interrupted(self, reason: str) -> Answer:
-        """What there is after `run` was ended from outside, by an error of the post's."""
         return self._answer(Outcome.INTERRUPTED, reason)
 
     @property
     def standing(self) -> tuple[int, frozenset[str]]:
-        """(number of the epoch, −1 before the first; the server and the clients that have joined)."""
         return (-1 if self._rounds is None else self.desk.epoch), frozenset({self.post.me, *self.desk.roster.here})
 
-    @property
-    def ledger(self) -> Ledger:
-        """What was sent and received."""
-        return self.desk.ledger
-
     def _lived(self) -> Answer:
-        self._began = time.monotonic()
         outcome, reason = Outcome.ROUND_LIMIT, f"all {self.plan.rounds} rounds were done"
         try:
             self._assemble()
@@ -114,7 +94,7 @@ class Server:
                 self._log(self._central, self.desk.round)
                 self._central, scalars, participants = self._lead.update(self._central, self.desk.round)
                 self.desk.round += 1
-                if (end := self._record(scalars, participants)) is not None:
+                if (end := self._look(scalars, participants)) is not None:
                     outcome, reason = end
                     break
         except TooFew as few:
@@ -125,7 +105,7 @@ class Server:
 
     def _assemble(self) -> None:
         """Wait until all clients are known, or go on from the log."""
-        desk, notes = self.desk, None if self._journal is None else self._journal.notes()
+        desk, notes = self.desk, self._logged_notes()
         if notes is not None:
             desk.roster.cards = {card["name"]: Card(**card) for card in notes["cards"]}
             self._begin()
@@ -171,29 +151,20 @@ class Server:
         notes = {"cards": [dataclasses.asdict(card) for card in self.desk.roster.in_order()], "history": self.history}
         self._journal.write(self.desk.epoch, k, notes, (plain(central), self._lead.memory))
 
-    def _record(self, scalars: dict[str, Any], participants: int) -> tuple[Outcome, str] | None:
+    def _look(self, scalars: dict[str, Any], participants: int) -> tuple[Outcome, str] | None:
         """(outcome, reason) where the run is to end now."""
         k = self.desk.round
         if k % self.every and k != self.plan.rounds:
             return None
-        row = {
-            "round": k,
-            "seconds": time.monotonic() - self._began,
-            "participants": participants,
-            "bytes": self.desk.ledger.payload + self.desk.ledger.received,
-            **{name: float(value) for name, value in scalars.items()},
-        }
-        for name, value in row.items():
-            self.history.setdefault(name, []).append(value)
-        if self.watch is not None:
-            self.watch(k, self.history)
+        scalars = {name: float(value) for name, value in scalars.items()}
+        self._record(k, participants=participants, bytes=self.ledger.payload + self.ledger.received, **scalars)
         x = np.asarray(self._rounds.answer(self._central))
         if not np.isfinite(x).all():
             return Outcome.NOT_FINITE, f"the answer is NaN or infinite after round {k - 1}"
         self._rest.look(x, k)
         if self._rest.calm:
             return Outcome.CONVERGED, f"no more progress at round {k}"
-        sent = self.desk.ledger.received
+        sent = self.ledger.received
         if self.stop is not None and self.stop.bytes is not None and sent >= self.stop.bytes:
             return Outcome.BUDGET, f"{sent:,} of {self.stop.bytes:,} bytes sent by all clients at round {k}"
         return None
@@ -223,10 +194,7 @@ class Server:
             row = jnp.asarray(self._rounds.answer(self._central))
             market = isinstance(self.problem, Coupled)
             x = self.problem.at(self.desk.round).coupling.project(row) if market else ravel_pytree(self.problem.x0)[1](row)
-        rejected = {why: int(count) for why, count in self.post.rejected.items() if count}
-        return Answer(
-            self.post.me, x, outcome, reason, self.desk.round, self.history, self.desk.ledger, rejected, self.warnings
-        )
+        return self._answered(x, outcome, reason, self.desk.round, warnings=self.warnings)
 
 
 def _check_stop(stop: Stop | None) -> None:

@@ -1,10 +1,18 @@
-"""What every site of a deployed run has: how it bears failures, what it sent, and what it ends with."""
+"""What every site of a deployed run has: a life from start to answer, how it bears failures, what it sent, what it ends with."""
 
+import abc
 import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from thalweg.observe import Outcome
+
+from .journal import Journal
+from .post import Post
+
+Watch = Callable[[int, dict[str, list[float]]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +79,71 @@ class Answer:
     warnings: tuple[str, ...] = ()
     algorithm: Any = None
     events: Any = None
+
+
+class Site(abc.ABC):
+    """One process of a run.
+
+    Args:
+        post: its end of the network. settings: None: the usual ones.
+        rounds: of the run. every: record every so many of them; None: two hundred times.
+        watch: told of (round, history) at every record.
+
+    Attributes:
+        history, ledger: as in `Answer`, so far.
+    """
+
+    # Of the history, before anything is recorded.
+    columns: tuple[str, ...] = ("round", "seconds", "loss", "bytes")
+
+    def __init__(self, post: Post, settings: Settings | None, rounds: int, every: int | None, watch: Watch | None):
+        self.post, self.settings, self.watch = post, settings or Settings(), watch
+        self.every = max(1, rounds // 200) if every is None else every
+        self.ledger, self.history = Ledger(), {name: [] for name in self.columns}
+        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
+        self._began = time.monotonic()
+
+    def run(self) -> Answer:
+        """Take part to the end.
+
+        Raises:
+            ValueError: sites do not fit together, before the first round.
+        """
+        self._began = time.monotonic()
+        try:
+            return self._lived()
+        finally:
+            self.post.close()  # the others are not to wait for a site that failed
+
+    @property
+    @abc.abstractmethod
+    def standing(self) -> tuple[int, frozenset[str]]:
+        """(number of the epoch, −1 before the first; who, as far as this site knows, takes part in it)."""
+
+    @abc.abstractmethod
+    def interrupted(self, reason: str) -> Answer:
+        """What there is after `run` was ended from outside, by an error of the post's."""
+
+    @abc.abstractmethod
+    def _lived(self) -> Answer:
+        """The whole life."""
+
+    @property
+    def _age(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    def _logged_notes(self) -> dict[str, Any] | None:
+        """What stands beside the state in this site's log; None where there is no log."""
+        return None if self._journal is None else self._journal.notes()
+
+    def _record(self, k: int, **values: float) -> None:
+        """A row of the history, after round k."""
+        for name, value in {"round": k, "seconds": self._age, **values}.items():
+            self.history.setdefault(name, []).append(value)
+        if self.watch is not None:
+            self.watch(k, self.history)
+
+    def _answered(self, x: Any, outcome: Outcome, reason: str, rounds: int, **more: Any) -> Answer:
+        rejected = {why: int(count) for why, count in self.post.rejected.items() if count}
+        return Answer(self.post.me, x, outcome, reason, rounds, self.history, self.ledger, rejected, **more)

@@ -56,12 +56,11 @@ class Synchronous:
         """
         desk, scalars = self._desk, {}
         draw = self._rounds.draw(central, k)
-        members, arrived = np.asarray(draw.members), np.array(draw.valid)
+        members, arrived = draw.members, draw.valid.copy()
         for index, specs in enumerate(self._rounds.specs):
-            central, common, own = self._rounds.down(central, draw.members, k, index)
-            common, own = np.asarray(common).tobytes(), np.asarray(own)
+            central, common, own = self._rounds.down(central, members, k, index)
             slots = {desk.sites[members[slot]]: slot for slot in np.flatnonzero(arrived)}
-            bodies = {site: common + own[slot].tobytes() for site, slot in slots.items()}
+            bodies = {site: common + own[slot] for site, slot in slots.items()}
             arrived[:] = False
             if self._sums is not None:
                 places = np.where(draw.valid, members, -1).tolist()
@@ -70,19 +69,19 @@ class Synchronous:
                 central, scalars = self._rounds.up_sum(central, draw, arrived, total, k, index)
                 continue
             found = self._ask(bodies, k, index)
-            heard = np.zeros((len(members), specs.sizes["up"]), np.uint8)
+            heard = np.zeros((len(members), specs.heard_as.size), np.uint8)
             for site, body in found.items():
                 heard[slots[site]], arrived[slots[site]] = np.frombuffer(body, np.uint8), True
             central, accepted, scalars = self._rounds.up(central, draw, arrived, heard, k, index)
             accepted = np.asarray(accepted)
-            desk.post.rejected["not finite"] += np.count_nonzero(arrived & ~accepted)
+            desk.post.rejected["not finite"] += int(np.count_nonzero(arrived & ~accepted))
             arrived = accepted.copy()
         self.accepted[members[arrived]] = k
-        return central, scalars, np.count_nonzero(arrived)
+        return central, scalars, int(np.count_nonzero(arrived))
 
     def _ask(self, bodies: dict[str, bytes], k: int, index: int) -> dict[str, Any]:
         """The answers of clients, by site."""
-        desk, size = self._desk, self._rounds.specs[index].sizes["up"]
+        desk, size = self._desk, self._rounds.specs[index].heard_as.size
         send = lambda site, again: desk.ask(site, k, index, self._numbers(site, k), bodies[site], again)
         return self._collect(bodies.keys(), (k, index), send, lambda letter: desk.answer(letter, Kind.MESSAGE, size))
 
