@@ -3,7 +3,6 @@
 Axes: `n` sites.
 """
 
-import dataclasses
 import time
 
 import numpy as np
@@ -143,7 +142,7 @@ class Liar(Wrapped):
     def send(self, to, letter):
         self._post.send(to, letter)
         if letter.kind is Kind.MESSAGE and letter.round == 20:
-            wrong = dataclasses.replace
+            wrong = lambda letter, **changes: letter._replace(**changes)
             nan = np.full(len(letter.body) // 8, np.nan).tobytes()
             for other in (
                 wrong(letter, round=21, body=letter.body[:-1]),

@@ -89,10 +89,10 @@ class _Program:
         results = self._results.get(structures)
         if results is None:
             with self._first:  # sites that are threads of one process compile once
-                found = self._run(structures, _ZERO, parts)
+                found = self._run(structures, _zero(), parts)
             results = self._results[structures]
         else:
-            found = self._run(structures, _ZERO, parts)
+            found = self._run(structures, _zero(), parts)
         back = [Held(part, s) if kept else s.filled(part) for part, (kept, s) in zip(found, results, strict=True)]
         return back[0] if len(back) == 1 else tuple(back)
 
@@ -109,7 +109,9 @@ class _Program:
         return found
 
 
-_ZERO = np.uint32(0)
+@functools.cache
+def _zero() -> jax.Array:
+    return jax.device_put(np.uint32(0))
 
 
 class _Structure:

@@ -95,7 +95,7 @@ class ServerRounds:
         self._program = program
         self.specs = specs_of(program)
         make = lambda function, *fixed: Compiled(bound(function, *fixed), deterministic)
-        self._begin, self._draw, self._answer = map(make, (_begin_server, _draw, _answer))
+        self._begin, self._open, self._answer = map(make, (_begin_server, _open, _answer))
         phases = range(len(self.specs))
         self._down = [make(_down, index) for index in phases]
         self._up = [{complete: make(_up, index, complete) for complete in (True, False)} for index in phases]
@@ -105,10 +105,10 @@ class ServerRounds:
         """A `Central` before round 0."""
         return self._begin(self._program)
 
-    def draw(self, central: Any, k: int) -> Drawn:
-        """The cohort of round k."""
-        held, *about = self._draw(self._program, central, np.int32(k))
-        return Drawn(held, *map(np.asarray, about))
+    def open(self, central: Any, k: int) -> tuple[Drawn, tuple[Held, bytes, list[bytes]]]:
+        """(the cohort of round k, what `down` gives in its first phase)."""
+        held, members, valid, *told = self._open(self._program, central, np.int32(k))
+        return Drawn(held, np.asarray(members), np.asarray(valid)), _told(*told, members.size)
 
     def down(self, central: Any, members: np.ndarray, k: int, index: int) -> tuple[Held, bytes, list[bytes]]:
         """(central, what goes to all, what goes to each of `members` `[c]` by itself)."""
@@ -214,9 +214,9 @@ def _begin_server(executor, e: ServerProgram) -> Kept:
     return Kept(Central(server, downlink, aggregate, first_memory(executor, e)))
 
 
-def _draw(executor, e: ServerProgram, central: Central, k):
+def _open(executor, e: ServerProgram, central: Central, k):
     draw = draw_cohort(executor, e, central.cohort, k)
-    return Kept(draw), draw.members, draw.valid
+    return Kept(draw), draw.members, draw.valid, *_down(0, executor, e, central, draw.members, k)
 
 
 def _answer(executor, e: ServerProgram, central: Central):

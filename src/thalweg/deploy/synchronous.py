@@ -55,10 +55,10 @@ class Synchronous:
             TooFew: less than a quorum has answered for as long as one waits.
         """
         desk, scalars = self._desk, {}
-        draw = self._rounds.draw(central, k)
+        draw, told = self._rounds.open(central, k)
         members, arrived = draw.members, draw.valid.copy()
         for index, specs in enumerate(self._rounds.specs):
-            central, common, own = self._rounds.down(central, members, k, index)
+            central, common, own = told if index == 0 else self._rounds.down(central, members, k, index)
             slots = {desk.sites[members[slot]]: slot for slot in np.flatnonzero(arrived)}
             bodies = {site: common + own[slot] for site, slot in slots.items()}
             arrived[:] = False
