@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thalweg.deploy.compiled import Compiled, Kept
-from thalweg.deploy.octets import Layout, pack_rows
-from thalweg.message.payload import pack, payload_bytes
+from thalweg.deploy.octets import Form, pack_rows
+from thalweg.message.payload import pack, payload_bytes, unpack
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "int8", "int32", "uint8", "uint16", "uint32", "int64", "bool"]
 SHAPES = st.lists(st.integers(0, 3), max_size=2).map(tuple)
@@ -36,19 +36,20 @@ def same(one, other):
 @given(messages())
 @settings(max_examples=200, deadline=None)
 def test_what_was_packed_is_read(message):
-    layout, octets = Layout(message), np.frombuffer(pack(message) + b"tail", np.uint8)[:-4]
-    assert layout.size == payload_bytes(message) == len(octets)
-    read = layout.read(octets)
+    form, octets = Form(message), np.frombuffer(pack(message) + b"tail", np.uint8)[:-4]
+    assert form.size == payload_bytes(message) == len(octets)
+    read = form.read(octets)
     same(read.tree, message)
     assert pack(read.leaves) == octets.tobytes()
+    same(unpack(octets.tobytes(), message), message)
 
 
 @given(messages(), st.integers(0, 3))
 @settings(max_examples=100, deadline=None)
 def test_rows_are_read_as_one_by_one(message, rows):
-    layout = Layout(message)
-    octets = np.stack([np.frombuffer(pack(message), np.uint8)] * rows) if rows else np.zeros((0, layout.size), np.uint8)
-    read = layout.read(octets)
+    form = Form(message)
+    octets = np.stack([np.frombuffer(pack(message), np.uint8)] * rows) if rows else np.zeros((0, form.size), np.uint8)
+    read = form.read(octets)
     same(
         read.tree,
         jax.tree.map(lambda leaf: np.stack([leaf] * rows) if rows else np.zeros((0, *leaf.shape), leaf.dtype), message),
@@ -60,9 +61,9 @@ def test_compiled_code_gets_the_numbers_wherever_they_stand():
     """Arrays that do not begin at a multiple of their size, and columns of a matrix of payloads."""
     message = {"a": np.array([1, 2, 3], np.uint8), "b": np.arange(4.0), "c": np.array([True]), "d": np.float32(0.1)}
     payload = np.frombuffer(pack(message), np.uint8)
-    layout, through = Layout(message), Compiled(lambda executor, told: Kept(told), deterministic=False)
-    same(through(layout.read(payload)).tree, message)
-    twice = through(layout.read(np.stack([payload, payload])))
+    form, through = Form(message), Compiled(lambda executor, told: Kept(told), deterministic=False)
+    same(through(form.read(payload)).tree, message)
+    twice = through(form.read(np.stack([payload, payload])))
     assert pack_rows(twice, range(2)) == [payload.tobytes()] * 2
 
 
@@ -70,6 +71,6 @@ def test_compiled_code_gets_the_numbers_wherever_they_stand():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_seen_at_its_place(kind, bad):
     message = {"a": np.array([255] * 3, np.uint8), "b": np.array([1.0, bad]).astype(jnp.dtype(kind))}
-    layout = Layout(message)
-    assert not layout.finite(np.frombuffer(pack(message), np.uint8))
-    assert layout.finite(np.frombuffer(pack(message | {"b": np.ones_like(message["b"])}), np.uint8))
+    form = Form(message)
+    assert not form.finite(np.frombuffer(pack(message), np.uint8))
+    assert form.finite(np.frombuffer(pack(message | {"b": np.ones_like(message["b"])}), np.uint8))

@@ -19,7 +19,7 @@ from thalweg.network import Network
 from thalweg.problem import Problem
 
 from .compiled import Compiled, Held, Kept
-from .octets import Layout
+from .octets import Form
 from .seat import alone
 
 
@@ -58,7 +58,7 @@ class Steps:
         self._estimate, self._look = map(make, (_estimate, _look))
         hears = lambda zero, state: _heard_of(Vectorised(zero, False), self.program, state)
         first = jax.eval_shape(hears, jnp.zeros((), jnp.uint32), self.begin().tree)
-        self.message = Layout(first)
+        self.message = Form(first)
 
     def begin(self) -> Held:
         """The state before the first wake."""

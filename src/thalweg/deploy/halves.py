@@ -23,7 +23,7 @@ from thalweg.engine.weather import conditions
 from thalweg.message.combine import Edges
 
 from .compiled import Compiled, Held, Kept, bound
-from .octets import Layout
+from .octets import Form
 from .seat import Seat
 
 
@@ -61,9 +61,9 @@ class Halves:
         self._arrive = [make(bound(_arrive, index)) for index in phases]
         first = self.begin(seat.program).tree
         wires = wire_specs(seat.program, message_specs(seat.program, first.agents.state))
-        self.messages = [Layout(wire) for wire in wires.values()]
+        self.messages = [Form(wire) for wire in wires.values()]
         flags = told(first.flags) if isinstance(first.flags, Flags) else ()
-        self.flags = Layout(jax.tree.map(lambda leaf: leaf[0], flags))
+        self.flags = Form(jax.tree.map(lambda leaf: leaf[0], flags))
 
     def begin(self, program: Peers) -> Held:
         """A `Local` before round 0 of a first epoch."""

@@ -3,7 +3,6 @@
 Compiled code takes and gives arrays, never bytes: on the CPU, XLA puts each number together out of its octets.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.message.payload import pack
+from thalweg.message.payload import array_of, pack, payload_bytes, places
 
 from .compiled import Held, structure_of
 
 
-class Layout:
-    """Where the arrays of a message stand in its payload.
+class Form:
+    """What the payload of a message looks like.
 
     Args:
         like: the message, or its shapes and dtypes.
@@ -28,31 +27,21 @@ class Layout:
 
     def __init__(self, like: Any):
         leaves, structure = jax.tree.flatten(like)
-        self._structure, self._places, self.size = structure_of(structure), [], 0
-        for leaf in leaves:
-            dtype = np.dtype(leaf.dtype)
-            end = self.size + math.prod(leaf.shape) * dtype.itemsize
-            self._places.append((slice(self.size, end), dtype, tuple(leaf.shape)))
-            self.size = end
+        self._structure, self.size = structure_of(structure), payload_bytes(like)
+        where = zip(jax.tree.leaves(places(like)), leaves, strict=True)
+        self._arrays = [(at, np.dtype(leaf.dtype), tuple(leaf.shape)) for at, leaf in where]
 
     def read(self, octets: np.ndarray) -> Held:
         """The message in a payload `[b]`, or those in the rows of `[m, b]` with an axis of their own in front."""
-        return Held([_array(octets[..., at], dtype, shape) for at, dtype, shape in self._places], self._structure)
+        return Held([array_of(octets[..., at], dtype, shape) for at, dtype, shape in self._arrays], self._structure)
 
     def finite(self, octets: np.ndarray) -> bool:
         """Whether a payload holds numbers only where it has floating-point ones."""
-        floats = [place for place in self._places if jnp.issubdtype(place[1], jnp.inexact)]
-        return all(np.isfinite(_array(octets[at], dtype, shape)).all() for at, dtype, shape in floats)
+        floats = [found for found in self.read(octets).leaves if jnp.issubdtype(found.dtype, jnp.inexact)]
+        return all(np.isfinite(found).all() for found in floats)
 
 
 def pack_rows(messages: Held, rows: Iterable[int]) -> list[bytes]:
     """The payloads of messages, each a row of all arrays."""
     leaves = [np.asarray(leaf) for leaf in messages.leaves]
     return [pack([leaf[row] for leaf in leaves]) for row in rows]
-
-
-def _array(octets: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    if dtype.kind == "b":
-        return (octets != 0).reshape(octets.shape[:-1] + shape)
-    found = octets.view(dtype.newbyteorder("<")).reshape(octets.shape[:-1] + shape)
-    return found.astype(dtype, copy=False)

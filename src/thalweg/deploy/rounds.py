@@ -34,7 +34,7 @@ from thalweg.engine.server_round import (
 from thalweg.message.payload import pack
 
 from .compiled import Compiled, Held, Kept, bound
-from .octets import Layout, pack_rows
+from .octets import Form, pack_rows
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Specs:
     report: Any
 
     @functools.cached_property
-    def told_as(self) -> Layout:
+    def told_as(self) -> Form:
         """Of both parts downwards."""
-        return Layout(self.down)
+        return Form(self.down)
 
     @functools.cached_property
-    def heard_as(self) -> Layout:
+    def heard_as(self) -> Form:
         """Of what comes back: message and report."""
-        return Layout((self.up, self.report))
+        return Form((self.up, self.report))
 
 
 class Drawn(NamedTuple):

@@ -5,6 +5,7 @@ tree order, little-endian and row-major, without padding. A fixed-size header in
 a sequence number and the stop flags; its bytes are counted apart from the payload.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -36,14 +37,23 @@ def unpack(payload: bytes, like: Any) -> Any:
     expected = payload_bytes(like)
     if len(payload) != expected:
         raise ValueError(f"got a payload of {len(payload)} bytes, expected {expected} for a message of this shape")
+    octets = np.frombuffer(payload, np.uint8)
+    return jax.tree.map(lambda leaf, at: array_of(octets[at], leaf.dtype, leaf.shape).copy(), like, places(like))
+
+
+def places(like: Any) -> Any:
+    """Where the arrays of such a message stand in its payload: a tree of slices."""
     leaves, structure = jax.tree.flatten(like)
-    arrays, offset = [], 0
-    for leaf in leaves:
-        dtype = np.dtype(leaf.dtype).newbyteorder("<")
-        count = math.prod(leaf.shape)
-        arrays.append(np.frombuffer(payload, dtype, count, offset).reshape(leaf.shape).astype(leaf.dtype))
-        offset += count * dtype.itemsize
-    return jax.tree.unflatten(structure, arrays)
+    ends = list(itertools.accumulate([payload_bytes(leaf) for leaf in leaves], initial=0))
+    return jax.tree.unflatten(structure, [slice(*pair) for pair in itertools.pairwise(ends)])
+
+
+def array_of(octets: np.ndarray, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An array from its bytes `[b]`, or several from `[m, b]`, stacked; a view of them where memory allows."""
+    dtype, shape = np.dtype(dtype), octets.shape[:-1] + tuple(shape)
+    if dtype.kind == "b":
+        return (octets != 0).reshape(shape)
+    return octets.view(dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
 
 
 def _little_endian(leaf) -> np.ndarray:
