@@ -159,3 +159,32 @@ class Liar(Wrapped):
         if letter.kind is Kind.MESSAGE and letter.round == 15:
             self._post.send(to, Letter(Kind.MESSAGE, letter.epoch, 14, 0, letter.body))
         return self._post.send(to, letter)
+
+
+def test_what_no_server_can_have_sent_is_counted_and_thrown_away():
+    exchange, answers, plan = Exchange(), {}, Plan(tw.FedAvg(tw.LocalSGD(0.02, steps=2)), rounds=30, deterministic=True)
+    threads = [start(exchange, SERVER, answers, plan, post=Muddled(exchange.join(SERVER)))]
+    threads += [start(exchange, name, answers, plan) for name in NAMES]
+    for thread in threads:
+        thread.join(60)
+    for name in NAMES:
+        rejected = answers[name].rejected
+        assert (rejected["wrong size"], rejected["no such round"]) == (3, 1), rejected
+        np.testing.assert_array_equal(answers[name].x, straight(plan))
+
+
+class Muddled(Wrapped):
+    """Sends round 5 too short, too long, and in a phase that is not there, and round 10 under a number beyond all, before the right
+    one."""
+
+    def send(self, to, letter):
+        if letter.kind is Kind.MESSAGE and letter.round == 5:
+            for wrong in (
+                letter._replace(body=letter.body[:-1]),
+                letter._replace(body=letter.body + b"?"),
+                letter._replace(phase=1),
+            ):
+                self._post.send(to, wrong)
+        if letter.kind is Kind.MESSAGE and letter.round == 10:
+            self._post.send(to, letter._replace(round=2**32 - 1))
+        self._post.send(to, letter)
