@@ -17,8 +17,9 @@ from thalweg.observe import Outcome
 from thalweg.problem import Problem
 
 from .acquaintance import AGAIN, LARGEST, Acquaintance
+from .among import among
 from .async_steps import Steps
-from .card import Card, among, card_of
+from .card import Card, card_of
 from .event_log import EventLog
 from .membership import TooFew
 from .octets import pack_rows

@@ -17,7 +17,8 @@ from thalweg.message.secure import ProtocolError
 from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
-from .card import Card, among, card_of, read_cards
+from .among import among
+from .card import Card, card_of, read_cards
 from .compiled import plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone

@@ -21,7 +21,8 @@ from thalweg.network import Network
 from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
-from .card import Card, among, card_of
+from .among import among
+from .card import Card, card_of
 from .compiled import Held
 from .halves import Halves
 from .membership import Epoch, Membership, TooFew

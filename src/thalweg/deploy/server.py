@@ -18,8 +18,9 @@ from thalweg.observe import Outcome
 from thalweg.problem import Coupled
 from thalweg.problem.scattered import Scattered
 
+from .among import among
 from .buffered import Buffered
-from .card import Card, among, layout
+from .card import Card, layout
 from .compiled import plain
 from .desk import NUMBERS, Desk
 from .federation import Plan
