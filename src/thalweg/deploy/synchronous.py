@@ -59,7 +59,7 @@ class Synchronous:
         members, arrived = draw.members, draw.valid.copy()
         for index, specs in enumerate(self._rounds.specs):
             central, common, own = told if index == 0 else self._rounds.down(central, members, k, index)
-            slots = {desk.sites[members[slot]]: slot for slot in np.flatnonzero(arrived)}
+            slots = {desk.sites[members[slot]]: slot for slot in np.flatnonzero(arrived).tolist()}
             bodies = {site: common + own[slot] for site, slot in slots.items()}
             arrived[:] = False
             if self._sums is not None:

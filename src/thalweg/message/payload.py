@@ -7,6 +7,7 @@ a sequence number and the stop flags; its bytes are counted apart from the paylo
 
 import itertools
 import math
+import sys
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 # of PROJECTIONS digests of the estimate (f8 each): see engine/stop.py.
 PROJECTIONS = 4
 HEADER_BYTES = 4 + 4 + 4 + 1 + 2 * 8 * PROJECTIONS
+_LITTLE = sys.byteorder == "little"
 
 
 def payload_bytes(message: Any) -> int:
@@ -53,9 +55,12 @@ def array_of(octets: np.ndarray, dtype: Any, shape: tuple[int, ...]) -> np.ndarr
     dtype, shape = np.dtype(dtype), octets.shape[:-1] + tuple(shape)
     if dtype.kind == "b":
         return (octets != 0).reshape(shape)
-    return octets.view(dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
+    found = octets.view(dtype).reshape(shape)
+    return found if _LITTLE else found.byteswap()
 
 
 def _little_endian(leaf) -> np.ndarray:
     array = np.asarray(leaf)
+    if _LITTLE and array.dtype.isnative:
+        return array
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
