@@ -8,11 +8,12 @@ import pytest
 import support
 import thalweg as tw
 from deployed import Frozen, Killed, Mortal, Wrapped, in_a_thread
+from thalweg.deploy.history_log import HistoryLog
 from thalweg.deploy.journal import Journal
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
 from thalweg.deploy.peer import Peer, Settings
-from thalweg.deploy.post import Kind
+from thalweg.deploy.post import Kind, Letter
 from thalweg.observe import Outcome
 
 NAMES = ["a", "b", "c", "d"]
@@ -123,6 +124,31 @@ def test_what_no_site_can_have_sent_is_counted_and_thrown_away():
         assert np.linalg.norm(answers[name].x - X_STAR) < 0.5 * np.linalg.norm(X_STAR)
 
 
+def test_what_came_before_a_site_had_its_seat_is_looked_at_later():
+    exchange, answers = Exchange(), {}
+    posts = {1: Hasty(exchange.join("b"))}
+    threads = [start(exchange, i, answers, post=posts.get(i), rounds=400, settings=Settings(wait=20)) for i in range(4)]
+    for thread in threads:
+        thread.join(60)
+    for name in NAMES:
+        assert answers[name].outcome is Outcome.ROUND_LIMIT, answers[name]
+        np.testing.assert_allclose(answers[name].x, X_STAR, atol=0.1)
+
+
+class Hasty(Wrapped):
+    """Sends messages of round 2, which are none, as soon as it meets anybody."""
+
+    def send(self, to, letter):
+        if letter.kind is Kind.JOIN:
+            self._post.send(to, Letter(Kind.MESSAGE, 0, 2, 0, b"123"))
+        self._post.send(to, letter)
+
+
+def test_an_impossible_interval_of_records_is_refused():
+    with pytest.raises(ValueError, match="every: got 0"):
+        Peer(tw.quadratic(A[:1], B[:1]), *METHODS["EXTRA"], sites=NAMES, post=Exchange().join("a"), every=0)
+
+
 def test_other_experiments_and_other_data_are_named_on_both_sides():
     exchange, answers = Exchange(), {}
     settings = Settings(wait=20)
@@ -152,6 +178,24 @@ def test_a_log_survives_a_torn_write_and_a_full_disk(tmp_path):
         path.symlink_to("/dev/full")
     full.write(0, 0, {}, state)
     assert full.failures == 1
+
+
+def test_rows_of_a_history_outlive_a_torn_one_and_a_full_disk(tmp_path):
+    row = lambda k: {"round": k, "loss": 1.0 / k}
+    log = HistoryLog(tmp_path)
+    for k in range(1, 6):
+        log.add(row(k))
+    with log._path.open("a") as file:
+        file.write('{"round": 6, "lo')
+    again = HistoryLog(tmp_path)
+    assert again.restore(3) == [row(1), row(2), row(3)]
+    again.add(row(4))
+    assert HistoryLog(tmp_path).restore(10) == [row(1), row(2), row(3), row(4)]
+    HistoryLog(tmp_path).add(row(1))  # a site that begins anew
+    assert HistoryLog(tmp_path).restore(10) == [row(1)]
+    log._path.unlink()
+    log._path.symlink_to("/dev/full")
+    HistoryLog(tmp_path).add(row(1))
 
 
 @pytest.mark.slow

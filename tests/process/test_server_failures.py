@@ -9,6 +9,7 @@ import support
 import thalweg as tw
 from deployed import SERVER, Frozen, Killed, Mortal, Wrapped, blank, in_a_thread, names
 from thalweg.deploy.client import Client
+from thalweg.deploy.desk import NUMBERS
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
@@ -55,7 +56,11 @@ def test_a_client_that_is_killed_comes_back_and_the_limit_is_exact(absence, tmp_
     for name in (SERVER, *NAMES):
         assert answers[name].outcome is Outcome.ROUND_LIMIT, answers[name]
         np.testing.assert_allclose(answers[name].x, X_STAR, atol=1e-8)
-    assert answers[victim].history["round"][0] > 100  # it did not begin again
+    history = answers[victim].history
+    assert (
+        history["round"] == sorted(set(history["round"])) and history["round"][0] < 50
+    )  # it did not begin again, and forgot nothing
+    assert history["seconds"] == sorted(history["seconds"])
 
 
 @pytest.mark.parametrize("looks", [1, 40, 41, 42, 43, 44])
@@ -115,6 +120,36 @@ def test_a_server_stops_where_the_simulation_does(stop, outcome):
     np.testing.assert_array_equal(answers[SERVER].x, found.x)
 
 
+@pytest.mark.parametrize("engine", [None, tw.EventDriven(buffer=2)])
+def test_a_client_that_began_again_while_nobody_looked_is_asked_again(engine):
+    """Its absence was never seen: only the life that its card tells of is another one."""
+    exchange, answers, victim = Exchange(), {}, NAMES[2]
+    plan = Plan(tw.FedAvg(tw.LocalSGD(0.02, steps=4)), rounds=600, engine=engine)
+    threads = [start(exchange, SERVER, answers, plan, post=Blind(exchange.join(SERVER)), wait=20)]
+    threads += [start(exchange, name, answers, plan) for name in NAMES if name != victim]
+    for looks in (20, 20):
+        start(exchange, victim, answers, plan, post=Mortal(exchange.join(victim), looks)).join(60)
+        assert isinstance(answers[victim], Killed)
+    threads.append(start(exchange, victim, answers, plan))
+    for thread in threads:
+        thread.join(60)
+    for name in (SERVER, *NAMES):
+        assert answers[name].outcome is Outcome.ROUND_LIMIT, answers[name]
+    assert answers[victim].ledger.messages > 5
+
+
+class Blind(Wrapped):
+    """A post that never sees anybody leave."""
+
+    def __init__(self, post):
+        super().__init__(post)
+        self._met = frozenset()
+
+    def present(self):
+        self._met |= self._post.present()
+        return self._met
+
+
 def test_a_server_is_refused_what_it_cannot_see():
     with pytest.raises(ValueError, match="no_better="):
         Server(
@@ -169,13 +204,13 @@ def test_what_no_server_can_have_sent_is_counted_and_thrown_away():
         thread.join(60)
     for name in NAMES:
         rejected = answers[name].rejected
-        assert (rejected["wrong size"], rejected["no such round"]) == (3, 1), rejected
+        assert (rejected["wrong size"], rejected["no such round"], rejected["malformed"]) == (3, 2, 4), rejected
         np.testing.assert_array_equal(answers[name].x, straight(plan))
 
 
 class Muddled(Wrapped):
-    """Sends round 5 too short, too long, and in a phase that is not there, and round 10 under a number beyond all, before the right
-    one."""
+    """Sends round 5 too short, too long, and in a phase that is not there, round 10 under numbers beyond all and before all, and
+    last words that are none, before the right ones."""
 
     def send(self, to, letter):
         if letter.kind is Kind.MESSAGE and letter.round == 5:
@@ -187,4 +222,9 @@ class Muddled(Wrapped):
                 self._post.send(to, wrong)
         if letter.kind is Kind.MESSAGE and letter.round == 10:
             self._post.send(to, letter._replace(round=2**32 - 1))
+            self._post.send(to, letter._replace(body=NUMBERS.pack(-1, -1) + letter.body[NUMBERS.size :]))
+        if letter.kind is Kind.DONE:
+            start = NUMBERS.size + 4
+            for body in (b"", letter.body[:-1], letter.body[:start] + b"?" + letter.body[start + 1 :], letter.body[:start]):
+                self._post.send(to, letter._replace(body=body))
         self._post.send(to, letter)

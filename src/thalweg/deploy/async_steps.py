@@ -1,4 +1,4 @@
-"""What a site without rounds computes when it wakes and when it hears, compiled; bytes go out and come in.
+"""What a site without rounds computes when it wakes and when it hears, compiled.
 
 Axes: `D` slots, `b` bytes.
 """

@@ -82,13 +82,14 @@ class AsynchronousPeer(Site):
         watch: Watch | None = None,
     ):
         _check(problem, algorithm, network, sites, post, wakes, seconds, period)
+        constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
+        card = card_of(post.me, run, problem, weight, constants, columns)
         super().__init__(post, settings, wakes or 20_000, every, watch)
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network, self.seed = problem, algorithm, network, int(seed)
         self.wakes, self.seconds, self.period = wakes, seconds, period
         self.deterministic = deterministic
-        constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
-        self.card = card_of(post.me, run, problem, weight, constants, columns)
+        self.card = card
         self.others = Acquaintance(post, sites, self.card, self.settings.wait)
         self._events = EventLog(self.settings.folder) if record else None
         self._rest, self._finished = Rest(stop), set[str]()
@@ -149,6 +150,7 @@ class AsynchronousPeer(Site):
         entry = self._journal.read((self._state.tree, self._newest))
         self._state, self._newest = jax.tree.map(jnp.asarray, entry.state[0]), np.array(entry.state[1])
         self._number, self._skipped = entry.round + 1, entry.notes["skipped"]
+        self._recall(self._woken)
         self.others.seen = {site: int(self._newest[slot]) for site, slot in self._slots.items()}
         if self._events is not None:
             self._events.restore(entry.round)
@@ -247,7 +249,7 @@ class AsynchronousPeer(Site):
     def _look(self) -> bool:
         """Look at the own loss; whether everything is finite."""
         looks = self._steps.look(self._state)
-        self._record(self._woken, loss=looks["loss"].item(), bytes=self.ledger.payload)
+        self._record(self._woken, {"loss": looks["loss"].item(), "bytes": self.ledger.payload})
         return bool(looks["finite"])
 
     def _ended(self, missing: frozenset[str]) -> Answer:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import secrets
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .among import among
-from .card import Card, card_of, read_cards
+from .card import Card, card_of, read_cards, read_json
 from .compiled import plain
 from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
@@ -69,10 +70,11 @@ class Client(Site):
             raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
         if server in sites:
             raise ValueError(f"the server and a client are both called {server!r}, expected names that differ")
+        card = card_of(post.me, run, problem, weight, plan.constants, columns)
         super().__init__(post, settings, plan.rounds, every, watch)
         self.problem, self.plan, self.server, self.sites = problem, plan, server, tuple(sites)
         self.place = self.sites.index(post.me)
-        self.card = card_of(post.me, run, problem, weight, plan.constants, columns)
+        self.card = card
         self._secret = None if simulated_secrets else system_key()
         self._rounds: ClientRounds | None = None
         self._life, self._epoch, self._round, self.warnings = secrets.token_hex(8), -1, 0, ()
@@ -118,9 +120,9 @@ class Client(Site):
                 self._work(letter)
             elif letter.kind is Kind.SUM:
                 self._go_on(letter)
-            elif letter.kind is Kind.DONE:
+            elif letter.kind is Kind.DONE and (answer := self._ended(letter)) is not None:
                 self.post.send(self.server, Letter(Kind.DONE, letter.epoch, letter.round))
-                return self._end(letter)
+                return answer
 
     def _join(self) -> None:
         told = {"life": self._life, "card": dataclasses.asdict(self.card)}
@@ -163,6 +165,7 @@ class Client(Site):
         entry = self._journal.read((self._kept.tree, self._kept.tree))
         self._kept, self._provisional = jax.tree.map(jnp.asarray, entry.state)
         self._worked, self._epoch, self._round = notes["worked"], entry.epoch, entry.round
+        self._recall(self._round)
 
     def _work(self, letter: Letter) -> None:
         """Answer one message of the server."""
@@ -172,10 +175,10 @@ class Client(Site):
         if size < 0 or beside < 0 or (beside > 0 and self._parts is None):
             self.post.rejected["wrong size"] += 1
             return
-        if letter.round >= self.plan.rounds:
+        accepted, number = NUMBERS.unpack_from(letter.body)
+        if letter.round >= self.plan.rounds or number < 0:
             self.post.rejected["no such round"] += 1
             return
-        accepted, number = NUMBERS.unpack_from(letter.body)
         key, self._epoch = (letter.epoch, number, letter.phase), letter.epoch
         if self._reply is not None and self._reply[0] == key:
             self.ledger.again += 1
@@ -247,19 +250,23 @@ class Client(Site):
 
     def _look(self, loss: jax.Array) -> None:
         if self._round % self.every == 0 or self._round == self.plan.rounds:
-            self._record(self._round, loss=float(loss), bytes=self.ledger.payload)
+            self._record(self._round, {"loss": float(loss), "bytes": self.ledger.payload})
 
-    def _end(self, letter: Letter) -> Answer:
-        """The server's last word: whether the last message was accepted, how the run ended, and its state."""
-        body = bytes(letter.body)
-        self._settle(NUMBERS.unpack_from(body)[0])
-        start = NUMBERS.size + 4
-        length = int.from_bytes(body[NUMBERS.size : start], "little")
-        told = json.loads(body[start : start + length])
-        state = unpack(body[start + length :], self._rounds.server_state)
+    def _ended(self, letter: Letter) -> Answer | None:
+        """After the server's last word: whether the last message was accepted, how the run ended, and its state."""
+        body, start = bytes(letter.body), NUMBERS.size + 4
+        try:
+            accepted, _ = NUMBERS.unpack_from(body)
+            length = int.from_bytes(body[NUMBERS.size : start], "little")
+            told = read_json(body[start : start + length])
+            outcome, reason = Outcome(told["outcome"]), str(told["reason"])
+            state = unpack(body[start + length :], self._rounds.server_state)
+        except (ValueError, TypeError, KeyError, struct.error):  # what numbers, JSON or arrays cannot be made of
+            self.post.rejected["malformed"] += 1
+            return None
+        self._settle(accepted)
         self._round = letter.round
-        row = self._rounds.own(self._kept, jax.tree.map(jnp.asarray, state))
-        return self._answer(row, Outcome(told["outcome"]), told["reason"])
+        return self._answer(self._rounds.own(self._kept, jax.tree.map(jnp.asarray, state)), outcome, reason)
 
     def _answer(self, row: Any, outcome: Outcome, reason: str) -> Answer:
         x = None if row is None else ravel_pytree(self.problem.x0)[1](jnp.asarray(row))

@@ -59,7 +59,8 @@ class Desk:
     def take(self, letter: Letter) -> None:
         """Count an answer that is used."""
         self.ledger.received += len(letter.body)
-        self.roster.proved.add(letter.sender)
+        if letter.sender in self.roster.here:
+            self.roster.proved.add(letter.sender)
 
     def reject(self, why: str) -> bool:
         """Count a letter that is thrown away; False."""

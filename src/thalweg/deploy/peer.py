@@ -85,6 +85,8 @@ class Peer(Site):
             raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
         if len(sites) != network.n:
             raise ValueError(f"got {len(sites)} sites and a network of {network.n} agents, expected one site for each agent")
+        constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
+        card = card_of(post.me, run, problem, weight, constants, columns)
         super().__init__(post, settings, int(rounds), every, watch)
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network = problem, algorithm, network
@@ -93,8 +95,7 @@ class Peer(Site):
             self.stop = dataclasses.replace(stop, distributed=True)
         self.deterministic = deterministic
         self._secret = None if simulated_secrets else system_key()
-        constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
-        self.card = card_of(post.me, run, problem, weight, constants, columns)
+        self.card = card
         quorum = self.settings.quorum or len(sites) // 2 + 1
         self.members = Membership(post, sites, self.card, quorum=quorum, timeout=self.settings.timeout, wait=self.settings.wait)
         self._inbox: dict[tuple[int, int, int], dict[str, Any]] = {}
@@ -148,6 +149,7 @@ class Peer(Site):
         self._sit(cards)
         entry = self._journal.read(self._halves.begin(self._seat.program).tree.agents.state)
         self._logged = jax.tree.map(jnp.asarray, entry.state)
+        self._recall(entry.round)
         return entry.round
 
     def _sit(self, cards: Sequence[Card]) -> None:
@@ -204,7 +206,8 @@ class Peer(Site):
             broken, lead = set[int](), self._halves.flags.size if index == 0 else 0
             for slot, body in found.items():
                 row = np.frombuffer(body, np.uint8)
-                if messages.finite(row[lead:]):
+                # One that came before this site had its seat was not looked at.
+                if len(row) == lead + messages.size and messages.finite(row[lead:]):
                     heard[slot], flags[slot, :lead] = row[lead:], row[:lead]
                 else:
                     broken.add(self._seat.heard[slot])
@@ -220,10 +223,10 @@ class Peer(Site):
 
     def _publish(self, leaving: Any, k: int, index: int) -> None:
         flags, common, to = pack(leaving.flags.leaves), pack(leaving.common.leaves), np.asarray(leaving.to).tolist()
-        each = pack_rows(leaving.each, self._seat.slot_of.tolist())
-        bodies = {
-            site: b"".join((flags, common, own)) for site, own, due in zip(self._hearing, each, to, strict=True) if site and due
-        }
+        slots = self._seat.slot_of.tolist()
+        told = {site: slot for site, slot, due in zip(self._hearing, slots, to, strict=True) if site and due}
+        each = pack_rows(leaving.each, told.values())
+        bodies = {site: b"".join((flags, common, own)) for site, own in zip(told, each, strict=True)}
         for key in [key for key in self._outbox if key[1] < k - 1]:
             del self._outbox[key]
         self._outbox[self._epoch.number, k, index] = bodies
@@ -310,7 +313,7 @@ class Peer(Site):
 
     def _look(self, local: Held, k: int) -> dict[str, float]:
         looks = self._halves.look(self._program, local)
-        self._record(k, loss=looks["loss"], bytes=self.ledger.payload)
+        self._record(k, {"loss": looks["loss"], "bytes": self.ledger.payload})
         return looks
 
     def _linger(self, k: int) -> bool:

@@ -24,6 +24,7 @@ class Roster:
         self.proved, self.silent = set[str](), set[str]()
         self.proofs: dict[str, bytes] = {}
         self._lives, self._joined = dict[str, str](), list[str]()
+        self._reborn: tuple[Card, str] | None = None
 
     def in_order(self) -> list[Card]:
         """The cards of all clients."""
@@ -39,14 +40,18 @@ class Roster:
         return found
 
     def receive(self, timeout: float, begun: bool) -> Letter | None:
-        """The next letter that is not about joining; None when none came, or at once when somebody has left. `begun`: whether
-        rounds are under way.
+        """The next letter that is not about joining; None when none came, or at once when somebody has left. Who began again
+        before its absence was seen has left too, for one call. `begun`: whether rounds are under way.
 
         Raises:
             Refused: before that, of a client that does not fit. Later the client is refused, and the run goes on.
         """
         if (present := self._post.present()) is not self._present and self._meet(present):
             return None  # who comes back with the next letter was away all the same
+        if self._reborn is not None:
+            self._join(*self._reborn)
+            self._reborn = None
+            return None
         letter = self._post.receive(timeout)
         if letter is None:
             return None
@@ -66,7 +71,10 @@ class Roster:
             return None
         if (why := misfit(self._card, card, self.cards.get(card.name))) is None:
             self.proofs[card.name] = proof
-            self._join(card, life)
+            if card.name in self.here and self._lives[card.name] != life:
+                self.here, self._reborn = self.here - {card.name}, (card, life)
+            else:
+                self._join(card, life)
             return None
         self._post.send(card.name, Letter(Kind.REFUSED, body=why.encode()))
         if not begun:

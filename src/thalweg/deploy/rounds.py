@@ -106,12 +106,12 @@ class ServerRounds:
         return self._begin(self._program)
 
     def open(self, central: Any, k: int) -> tuple[Drawn, tuple[Held, bytes, list[bytes]]]:
-        """(the cohort of round k, what `down` gives in its first phase)."""
+        """(the cohort of round k, what `down` gives in later phases)."""
         held, members, valid, *told = self._open(self._program, central, np.int32(k))
         return Drawn(held, np.asarray(members), np.asarray(valid)), _told(*told, members.size)
 
     def down(self, central: Any, members: np.ndarray, k: int, index: int) -> tuple[Held, bytes, list[bytes]]:
-        """(central, what goes to all, what goes to each of `members` `[c]` by itself)."""
+        """(central, what goes to all, what goes to each of `members` `[c]` by itself) in a phase after the first."""
         return _told(*self._down[index](self._program, central, members, np.int32(k)), len(members))
 
     def up(

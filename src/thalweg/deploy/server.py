@@ -50,7 +50,7 @@ class Server(Site):
         TypeError, ValueError: an impossible combination, before anything is sent.
     """
 
-    columns = ()
+    recorded = ()
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class Server(Site):
             self._begin()
             entry = self._journal.read((self._central.tree, self._lead.memory))
             self._central, self._lead.memory = jax.tree.map(jnp.asarray, entry.state[0]), entry.state[1]
-            desk.epoch, desk.round, self.history = entry.epoch + 1, entry.round, notes["history"]
+            desk.epoch, desk.round = entry.epoch + 1, entry.round
+            self._recall(desk.round)
             desk.begin()
             back = time.monotonic() + self.settings.timeout  # clients that are still there are to be in the first round
             while desk.roster.here != set(self.sites) and time.monotonic() < back:
@@ -129,7 +130,8 @@ class Server(Site):
 
     def _begin(self) -> None:
         """Make the program, of the cards of all clients."""
-        problem = among(self.problem, self.desk.roster.in_order(), None)
+        cards = self.desk.roster.in_order()
+        self._notes, problem = {"cards": [dataclasses.asdict(card) for card in cards]}, among(self.problem, cards, None)
         program, said = self.plan.program(problem, self._secret)
         self.warnings = tuple(said)
         if self.plan.engine is None:
@@ -147,10 +149,8 @@ class Server(Site):
 
     def _log(self, central: Any, k: int) -> None:
         """What a restart needs to do round k: a round is done, or it is done again."""
-        if self._journal is None:
-            return
-        notes = {"cards": [dataclasses.asdict(card) for card in self.desk.roster.in_order()], "history": self.history}
-        self._journal.write(self.desk.epoch, k, notes, (plain(central), self._lead.memory))
+        if self._journal is not None:
+            self._journal.write(self.desk.epoch, k, self._notes, (plain(central), self._lead.memory))
 
     def _look(self, scalars: dict[str, Any], participants: int) -> tuple[Outcome, str] | None:
         """(outcome, reason) where the run is to end now."""
@@ -158,7 +158,8 @@ class Server(Site):
         if k % self.every and k != self.plan.rounds:
             return None
         scalars = {name: float(value) for name, value in scalars.items()}
-        self._record(k, participants=participants, bytes=self.ledger.payload + self.ledger.received, **scalars)
+        known = {"participants": participants, "bytes": self.ledger.payload + self.ledger.received}
+        self._record(k, known | scalars)
         x = np.asarray(self._rounds.answer(self._central))
         if not np.isfinite(x).all():
             return Outcome.NOT_FINITE, f"the answer is NaN or infinite after round {k - 1}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from thalweg.observe import Outcome
 
+from .history_log import HistoryLog
 from .journal import Journal
 from .post import Post
 
@@ -93,21 +94,25 @@ class Site(abc.ABC):
         history, ledger: as in `Answer`, so far.
     """
 
-    # Of the history, before anything is recorded.
-    columns: tuple[str, ...] = ("round", "seconds", "loss", "bytes")
+    # Columns of the history before anything is recorded.
+    recorded: tuple[str, ...] = ("round", "seconds", "loss", "bytes")
 
     def __init__(self, post: Post, settings: Settings | None, rounds: int, every: int | None, watch: Watch | None):
+        if every is not None and every < 1:
+            raise ValueError(f"every: got {every}, expected at least 1 round")
         self.post, self.settings, self.watch = post, settings or Settings(), watch
         self.every = max(1, rounds // 200) if every is None else every
-        self.ledger, self.history = Ledger(), {name: [] for name in self.columns}
-        self._journal = None if self.settings.folder is None else Journal(self.settings.folder, self.settings.fsync)
+        self.ledger, self.history = Ledger(), {name: [] for name in self.recorded}
+        folder = self.settings.folder
+        self._journal = None if folder is None else Journal(folder, self.settings.fsync)
+        self._rows = None if folder is None else HistoryLog(folder)
         self._began = time.monotonic()
 
     def run(self) -> Answer:
         """Take part to the end.
 
         Raises:
-            ValueError: sites do not fit together, before the first round.
+            ValueError: sites do not fit together.
         """
         self._began = time.monotonic()
         try:
@@ -130,20 +135,32 @@ class Site(abc.ABC):
 
     @property
     def _age(self) -> float:
-        """Seconds since it began."""
+        """Seconds that it has lived, with what its log knows of."""
         return time.monotonic() - self._began
 
     def _logged_notes(self) -> dict[str, Any] | None:
         """What stands beside the state in this site's log; None where there is no log."""
         return None if self._journal is None else self._journal.notes()
 
-    def _record(self, k: int, **values: float) -> None:
-        """A row of the history, after round k."""
-        for name, value in {"round": k, "seconds": self._age, **values}.items():
+    def _recall(self, k: int) -> None:
+        """The history up to round k, from the log; time goes on from its last row."""
+        for row in [] if self._rows is None else self._rows.restore(k):
+            self._append(row)
+        self._began -= self.history["seconds"][-1] if self.history.get("seconds") else 0.0
+
+    def _append(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
             self.history.setdefault(name, []).append(value)
+
+    def _record(self, k: int, values: dict[str, float]) -> None:
+        """A row of the history, after round k."""
+        row = {"round": k, "seconds": self._age} | values
+        self._append(row)
+        if self._rows is not None:
+            self._rows.add(row)
         if self.watch is not None:
             self.watch(k, self.history)
 
     def _answered(self, x: Any, outcome: Outcome, reason: str, rounds: int, **more: Any) -> Answer:
-        rejected = {why: int(count) for why, count in self.post.rejected.items() if count}
+        rejected = {why: int(count) for why, count in list(self.post.rejected.items()) if count}
         return Answer(self.post.me, x, outcome, reason, rounds, self.history, self.ledger, rejected, **more)

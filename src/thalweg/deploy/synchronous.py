@@ -61,7 +61,7 @@ class Synchronous:
             central, common, own = told if index == 0 else self._rounds.down(central, members, k, index)
             slots = {desk.sites[members[slot]]: slot for slot in np.flatnonzero(arrived).tolist()}
             bodies = {site: common + own[slot] for site, slot in slots.items()}
-            arrived[:] = False
+            arrived = np.zeros_like(arrived)  # compiled code may still read the old one
             if self._sums is not None:
                 places = np.where(draw.valid, members, -1).tolist()
                 survivors, total = self._sum(places, bodies, common, k, index, self._sums)
