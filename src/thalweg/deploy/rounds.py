@@ -66,6 +66,10 @@ class Drawn(NamedTuple):
     members: np.ndarray
     valid: np.ndarray
 
+    def complete(self, arrived: np.ndarray) -> bool:
+        """Whether everybody who was drawn has `arrived` `[c]`, and nobody else can have."""
+        return arrived.tobytes() == self.valid.tobytes()
+
 
 def specs_of(program: ServerProgram) -> list[Specs]:
     """By phase; from shapes alone."""
@@ -122,12 +126,12 @@ class ServerRounds:
         Means are what the cohort's rule makes of them if everybody has answered who was drawn, and else over those who have:
         who stays away is not known to do so at random.
         """
-        part, messages = self._up[index][bool(np.all(draw.valid <= arrived))], self.specs[index].heard_as.read(heard)
+        part, messages = self._up[index][draw.complete(arrived)], self.specs[index].heard_as.read(heard)
         return part(self._program, central, draw.held, arrived, messages, np.int32(k))
 
     def up_sum(self, central: Any, draw: Drawn, arrived: np.ndarray, total: Any, k: int, index: int) -> tuple[Held, Any]:
         """(central, scalars to report), from the secure sum `[length]` of those that `arrived`, and of nobody else."""
-        part = self._up_sum[index][bool(np.all(draw.valid <= arrived))]
+        part = self._up_sum[index][draw.complete(arrived)]
         return part(self._program, central, draw.held, arrived, total, np.int32(k))
 
     def answer(self, central: Any) -> Array:

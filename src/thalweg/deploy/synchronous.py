@@ -73,9 +73,8 @@ class Synchronous:
             for site, body in found.items():
                 heard[slots[site]], arrived[slots[site]] = np.frombuffer(body, np.uint8), True
             central, accepted, scalars = self._rounds.up(central, draw, arrived, heard, k, index)
-            accepted = np.asarray(accepted)
-            desk.post.rejected["not finite"] += int(np.count_nonzero(arrived & ~accepted))
-            arrived = accepted.copy()
+            arrived = np.array(accepted)
+            desk.post.rejected["not finite"] += len(found) - int(np.count_nonzero(arrived))
         self.accepted[members[arrived]] = k
         return central, scalars, int(np.count_nonzero(arrived))
 
