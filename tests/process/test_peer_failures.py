@@ -77,6 +77,8 @@ def kill_and_return(method, looks, absence, folder, **options):
     for thread in threads:
         thread.join(100)
     for name in NAMES:
+        if isinstance(answers[name], Exception):
+            raise answers[name]
         np.testing.assert_allclose(answers[name].x, X_STAR, atol=1e-8)
     return answers
 

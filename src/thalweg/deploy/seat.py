@@ -58,7 +58,8 @@ class Seat:
             weights[kind], own[kind] = jnp.where(missing[:, None], 0, row), world.self_weights[kind] + lost
         if "push" in own:  # the sender's weights: what it would have given to the missing stays with it
             given = [self.outward.weights["push"][i] for i, j in enumerate(self.hearing) if j not in members]
-            own["push"] = own["push"] + sum((jnp.sum(row, axis=-1) for row in given), jnp.zeros(()))
+            kept = sum((jnp.sum(row, axis=-1) for row in given), jnp.zeros_like(own["push"][0]))
+            own["push"] = own["push"] + kept[None]
         out = sum(int(j) in members for j in self.hearing)
         changed = dataclasses.replace(
             world,
