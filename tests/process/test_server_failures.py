@@ -1,5 +1,7 @@
 """Clients and servers that die and come back, or never come, or do not fit together."""
 
+import dataclasses
+import json
 import time
 
 import numpy as np
@@ -8,12 +10,14 @@ import pytest
 import support
 import thalweg as tw
 from deployed import SERVER, Frozen, Killed, Mortal, Wrapped, blank, in_a_thread, names
+from thalweg.deploy.card import Card
 from thalweg.deploy.client import Client
 from thalweg.deploy.desk import NUMBERS
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
 from thalweg.deploy.post import Kind, Letter
+from thalweg.deploy.roster import Roster
 from thalweg.deploy.server import Server
 from thalweg.deploy.site import Settings
 from thalweg.observe import Outcome
@@ -136,6 +140,41 @@ def test_a_client_that_began_again_while_nobody_looked_is_asked_again(engine):
     for name in (SERVER, *NAMES):
         assert answers[name].outcome is Outcome.ROUND_LIMIT, answers[name]
     assert answers[victim].ledger.messages > 5
+
+
+def test_who_joins_by_a_letter_and_is_gone_is_not_there():
+    exchange = Exchange()
+    server = Steady(exchange.join(SERVER))
+    roster, client = Roster(server, NAMES, Card(SERVER, "", "form", columns=[])), exchange.join(NAMES[0])
+    tell = lambda life: client.send(
+        SERVER,
+        Letter(
+            Kind.JOIN,
+            body=json.dumps({"life": life, "card": dataclasses.asdict(Card(NAMES[0], "", "form", columns=[]))}).encode(),
+        ),
+    )
+    look = lambda: [roster.receive(0.0, True) for _ in range(6)]
+    tell("one")
+    look()
+    assert roster.here == {NAMES[0]}
+    tell("two")
+    client.close()
+    look()
+    assert roster.here == frozenset()
+    assert NAMES[0] in roster.cards
+
+
+class Steady(Wrapped):
+    """A post whose view of who is there is the same object until it changes, as that of a network is."""
+
+    def __init__(self, post):
+        super().__init__(post)
+        self._seen = frozenset()
+
+    def present(self):
+        if (now := self._post.present()) != self._seen:
+            self._seen = now
+        return self._seen
 
 
 class Blind(Wrapped):

@@ -19,7 +19,7 @@ from thalweg.problem import Problem
 from .acquaintance import AGAIN, LARGEST, Acquaintance
 from .among import among
 from .async_steps import Steps
-from .card import Card, card_of
+from .card import Card, asks_for_constants, card_of
 from .event_log import EventLog
 from .membership import TooFew
 from .octets import pack_rows
@@ -82,8 +82,7 @@ class AsynchronousPeer(Site):
         watch: Watch | None = None,
     ):
         _check(problem, algorithm, network, sites, post, wakes, seconds, period)
-        constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
-        card = card_of(post.me, run, problem, weight, constants, columns)
+        card = card_of(post.me, run, problem, weight, asks_for_constants(algorithm), columns)
         super().__init__(post, settings, wakes or 20_000, every, watch)
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network, self.seed = problem, algorithm, network, int(seed)

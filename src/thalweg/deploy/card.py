@@ -125,6 +125,11 @@ def card_of(
     return Card(name, run, layout(problem), examples, weight, *found, columns=list(columns))
 
 
+def asks_for_constants(algorithm: Any) -> bool:
+    """Whether an algorithm of peers may want L_i and μ_i."""
+    return bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
+
+
 def layout(problem: Scattered) -> str:
     """What must be alike between sites, for people to compare."""
     axes = 2 if isinstance(problem, EmpiricalRisk) else 1

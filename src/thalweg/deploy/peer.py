@@ -22,7 +22,7 @@ from thalweg.observe import Outcome
 from thalweg.problem.scattered import Scattered
 
 from .among import among
-from .card import Card, card_of
+from .card import Card, asks_for_constants, card_of
 from .compiled import Held
 from .halves import Halves
 from .membership import Epoch, Membership, TooFew
@@ -85,8 +85,7 @@ class Peer(Site):
             raise ValueError(f"got site {post.me!r}, expected one of {', '.join(sites)}")
         if len(sites) != network.n:
             raise ValueError(f"got {len(sites)} sites and a network of {network.n} agents, expected one site for each agent")
-        constants = bool(algorithm.needs & {"smooth", "strongly_convex"}) or "constants" in algorithm.handles
-        card = card_of(post.me, run, problem, weight, constants, columns)
+        card = card_of(post.me, run, problem, weight, asks_for_constants(algorithm), columns)
         super().__init__(post, settings, int(rounds), every, watch)
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network = problem, algorithm, network

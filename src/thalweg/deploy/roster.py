@@ -95,5 +95,6 @@ class Roster:
         if self._lives.get(card.name) != life:
             self.proved.discard(card.name)
         self._lives[card.name], self.cards[card.name] = life, card
-        self.here |= {card.name}
-        self._joined.append(card.name)
+        if card.name in self._post.present():  # a letter may outlive its sender
+            self.here |= {card.name}
+            self._joined.append(card.name)
