@@ -19,11 +19,11 @@ class Route(eqx.Module):
     `neighbours` count in.
 
     Attributes:
-        rows: of each hop `[p, m]`: which of the block's rows are sent, padded to the longest list by repeating row 0.
+        rows: of each hop `[p, m]`, its own m: which of the block's rows are sent, padded to the longest list by repeating row 0.
         pairs: of each hop: (sending device, receiving device).
     """
 
-    rows: tuple[Int[Array, "p m"], ...]
+    rows: tuple[Int[Array, "p _"], ...]
     pairs: tuple[tuple[tuple[int, int], ...], ...] = eqx.field(static=True)
 
     @property
