@@ -121,6 +121,7 @@ def run_federation(
     of_client=None,
     stop=None,
     every=None,
+    allowance=None,
     **options,
 ):
     """(the server's answer, the clients', in order); `pieces[i]` is the problem of client i alone. The server holds zeros."""
@@ -132,7 +133,7 @@ def run_federation(
             return Server(blank(pieces[0]), plan, post=of_server(post) if of_server else post, **common)
         if of_client is not None:
             post = of_client(name, post)
-        return Client(pieces[sites.index(name)], plan, server=SERVER, post=post, **common)
+        return Client(pieces[sites.index(name)], plan, server=SERVER, post=post, allowance=allowance, **common)
 
     answers = live_together({name: exchange.join(name) for name in (SERVER, *sites)}, make)
     return answers[SERVER], [answers[name] for name in sites]

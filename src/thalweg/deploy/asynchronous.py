@@ -97,8 +97,8 @@ class AsynchronousPeer(Site):
         self._state = self._newest = None
         self._news = True  # whether anything was heard since the last wake
 
-    def interrupted(self, reason: str) -> Answer:
-        return self._answer(Outcome.INTERRUPTED, reason)
+    def ended(self, outcome: Outcome, reason: str) -> Answer:
+        return self._answer(outcome, reason)
 
     @property
     def standing(self) -> tuple[int, frozenset[str]]:

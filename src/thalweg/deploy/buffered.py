@@ -63,10 +63,10 @@ class Buffered:
             self._give(central, k)
             if len(desk.roster.here) >= need:
                 enough = time.monotonic()
-            if time.monotonic() - enough > desk.settings.wait:
+            if time.monotonic() - enough > desk.settings.wait or len(desk.sites) - len(desk.roster.left) < need:
                 missing = [site for site in desk.sites if site not in desk.roster.here]
                 raise TooFew(
-                    f"{len(desk.roster.here)} clients are there, expected {need}; missing: {', '.join(missing)}", missing
+                    f"{len(desk.roster.here)} clients are there, expected {need}; missing: {desk.roster.why(missing)}", missing
                 )
             letter = desk.receive(0.2)
             self._working = {site: work for site, work in self._working.items() if site in desk.roster.here}

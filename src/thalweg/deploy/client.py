@@ -25,6 +25,7 @@ from .desk import NEVER, NUMBERS
 from .federation import Plan, alone
 from .membership import Refused, logged
 from .post import Kind, Letter, Post
+from .purse import Spent
 from .rounds import ClientRounds
 from .sealed_sum import Declined, Parts, Terms
 from .secret import system_key
@@ -44,6 +45,8 @@ class Client(Site):
         run: what all sites must have in common, for example the experiment's hash.
         simulated_secrets: draw noise for privacy from the seed, as the simulation does, not from the operating system. Then
             nothing is private.
+        allowance: rounds in which it works, at most, counted in `settings.folder` if there is one; then it leaves. None: any
+            number.
         every: record every so many rounds. watch: told of (round, history) at every record.
 
     Raises:
@@ -63,6 +66,7 @@ class Client(Site):
         run: str = "",
         settings: Settings | None = None,
         simulated_secrets: bool = False,
+        allowance: int | None = None,
         every: int | None = None,
         watch: Watch | None = None,
     ):
@@ -71,7 +75,7 @@ class Client(Site):
         if server in sites:
             raise ValueError(f"the server and a client are both called {server!r}, expected names that differ")
         card = card_of(post.me, run, problem, weight, plan.constants, columns)
-        super().__init__(post, settings, plan.rounds, every, watch)
+        super().__init__(post, settings, plan.rounds, every, watch, allowance)
         self.problem, self.plan, self.server, self.sites = problem, plan, server, tuple(sites)
         self.place = self.sites.index(post.me)
         self.card = card
@@ -86,8 +90,8 @@ class Client(Site):
         self._signer = Signer(post.identity, run) if post.identity is not None and plan.sealed else None
         self._parts: Parts | None = None
 
-    def interrupted(self, reason: str) -> Answer:
-        return self._answer(None, Outcome.INTERRUPTED, reason)
+    def ended(self, outcome: Outcome, reason: str) -> Answer:
+        return self._answer(None, outcome, reason)
 
     @property
     def standing(self) -> tuple[int, frozenset[str]]:
@@ -192,6 +196,8 @@ class Client(Site):
         else:
             self.post.rejected["out of order"] += 1  # this site began anew in the middle of a round
             return
+        if letter.phase == 0:
+            self._pay()
         body = np.frombuffer(letter.body, np.uint8, size, NUMBERS.size)
         try:
             if self._parts is None:
@@ -210,6 +216,18 @@ class Client(Site):
         if self._parts is not None and not reply:
             self._note("not finite", letter, "its own message is not a number, and is kept out of the sum")
         self._send_reply(key, reply)
+
+    def _pay(self) -> None:
+        """Count a round against the budget of privacy.
+
+        Raises:
+            Spent: it allows none; the server knows.
+        """
+        try:
+            self._purse.pay()
+        except Spent as spent:
+            self.post.send(self.server, Letter(Kind.REFUSED, body=str(spent).encode()))
+            raise
 
     def _send_reply(self, key: tuple[int, int, int], reply: bytes) -> None:
         self._reply = key, reply

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from thalweg.engine import EventDriven, Stop, privacy, setup
+from thalweg.engine.federate import wants_constants
 from thalweg.engine.privacy import Spending
 from thalweg.experiment import Experiment, Mistake
 from thalweg.experiment.deployment import DeployTable, one_of
@@ -25,6 +26,7 @@ from thalweg.observe.describing import describe
 from thalweg.privacy import Budget
 
 from .asynchronous import AsynchronousPeer
+from .card import asks_for_constants
 from .client import Client
 from .federation import Plan
 from .identity import Identity
@@ -37,6 +39,11 @@ from .zenoh_post import ZenohPost
 # What the certificate of a router says.
 ROUTER = "router"
 
+CONSTANTS_TOLD = (
+    "before round 0 sites tell smoothness and strong convexity of their data without noise, which is in no account of privacy; a "
+    "method with a server does without if all its step sizes are stated"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
@@ -46,7 +53,7 @@ class Prepared:
         experiment: the file; name: of this site; sites: of those that hold the pieces, in order.
         piece: what this site holds; of the site that leads, the form of it.
         algorithm, network, stop, pipelines, aggregate: built from their tables; there is no network with a server.
-        spending: how many rounds the experiment's budget of privacy allows.
+        spending: how many rounds the experiment's budget of privacy allows, of all sites and of this one.
         hash: of what all sites must have in common.
         said: warnings.
     """
@@ -113,7 +120,8 @@ def prepare(experiment: Experiment, name: str, data: Path | None = None) -> Prep
     algorithm, stop = experiment.algorithm.build(), experiment.stop
     pipelines = {way: pipeline.build() for way, pipeline in experiment.pipelines.items()}
     aggregate = None if experiment.aggregate is None else experiment.aggregate.build()
-    spending = _spending(experiment, algorithm, pipelines, aggregate)
+    piece = form_of(*about) if leads else piece_of(*about, sites.index(name), data)
+    spending = _spending(experiment, algorithm, None if leads else piece.problem, pipelines, aggregate)
     unused: tuple[str, ...] = ()
     network = _network(experiment)
     if network is not None and not experiment.algorithm.has_rounds:
@@ -123,7 +131,7 @@ def prepare(experiment: Experiment, name: str, data: Path | None = None) -> Prep
         experiment=experiment,
         name=name,
         sites=sites,
-        piece=form_of(*about) if leads else piece_of(*about, sites.index(name), data),
+        piece=piece,
         algorithm=algorithm,
         network=network,
         stop=None if stop is None else made("stop", Stop, stop),
@@ -135,20 +143,26 @@ def prepare(experiment: Experiment, name: str, data: Path | None = None) -> Prep
     )
 
 
-def _spending(experiment: Experiment, algorithm: Any, pipelines: dict[str, Stage], aggregate: Any) -> Spending:
-    """How many rounds fit into `[privacy]`: of noise that every site adds to what it sends. What else costs is not known here."""
+def _spending(experiment: Experiment, algorithm: Any, problem: Any, pipelines: dict[str, Stage], aggregate: Any) -> Spending:
+    """How many rounds fit into `[privacy]`: of all sites, and of this one, with its own `problem` (None: it leads)."""
     table, rounds = experiment.privacy, experiment.settings.rounds
     if table is None:
         return Spending(rounds, rounds)
-    budget = made("privacy", Budget, table)
+    budget, n, led = made("privacy", Budget, table), len(experiment.sites), experiment.server is not None
+    if experiment.stop is not None and not led:
+        raise Mistake(
+            "privacy: got a table [stop], by which peers tell each other without noise how far they are; leave it out"
+        )
     try:
-        if experiment.server is None:
-            account = privacy.of_peers(algorithm, pipelines.get("link"), ())
+        if led:
+            account = privacy.of_client(algorithm, problem, pipelines.get("uplink"), aggregate)
         else:
-            account = privacy.of_messages(algorithm, pipelines.get("uplink"), aggregate)
-        return privacy.plan(account, budget, rounds)
+            account = privacy.of_peers(algorithm, pipelines.get("link"), ())
+        spending = privacy.deployed(account, budget, rounds, getattr(algorithm, "cohort", None), n)
     except ValueError as error:
         raise Mistake(f"privacy: {error}") from error
+    told = wants_constants(algorithm) if led else asks_for_constants(algorithm)
+    return dataclasses.replace(spending, said=(*spending.said, CONSTANTS_TOLD)) if told else spending
 
 
 def open_post(prepared: Prepared, keys: Path, listen: Sequence[str] = (), connect: Sequence[str] = ()) -> ZenohPost:
@@ -216,12 +230,14 @@ def site_of(
             deterministic=common["deterministic"], **around,
         )  # fmt: skip
     if p.network is not None:
-        return Peer(problem, p.algorithm, p.network, stop=p.stop, weight=weight, **common, **around)
+        return Peer(
+            problem, p.algorithm, p.network, stop=p.stop, weight=weight, allowance=p.spending.allowance, **common, **around
+        )
     engine = experiment.settings.made_engine()
     plan = Plan(p.algorithm, engine=engine if isinstance(engine, EventDriven) else None, **common)
     if p.leads:
         return Server(problem, plan, stop=p.stop, **around)
-    return Client(problem, plan, server=experiment.server, weight=weight, **around)
+    return Client(problem, plan, server=experiment.server, weight=weight, allowance=p.spending.allowance, **around)
 
 
 def _network(experiment: Experiment) -> Network | None:

@@ -52,6 +52,8 @@ class Peer(Site):
 
         simulated_secrets: draw noise for privacy from the seed, as the simulation does, not from the operating system. Then
             nothing is private.
+        allowance: rounds in which it sends something, at most, counted in `settings.folder` if there is one; then it leaves. None:
+            any number.
 
     Other randomness is that of the simulation, from a seed that all sites know.
 
@@ -78,6 +80,7 @@ class Peer(Site):
         settings: Settings | None = None,
         deterministic: bool = False,
         simulated_secrets: bool = False,
+        allowance: int | None = None,
         every: int | None = None,
         watch: Watch | None = None,
     ):
@@ -86,7 +89,7 @@ class Peer(Site):
         if len(sites) != network.n:
             raise ValueError(f"got {len(sites)} sites and a network of {network.n} agents, expected one site for each agent")
         card = card_of(post.me, run, problem, weight, asks_for_constants(algorithm), columns)
-        super().__init__(post, settings, int(rounds), every, watch)
+        super().__init__(post, settings, int(rounds), every, watch, allowance)
         self.sites, self.place = tuple(sites), list(sites).index(post.me)
         self.problem, self.algorithm, self.network = problem, algorithm, network
         self.rounds, self.stop, self.seed, self.link, self.mixer = int(rounds), stop, int(seed), link, aggregate
@@ -103,8 +106,8 @@ class Peer(Site):
         self._seat: Seat | None = None
         self._logged = self._local = None  # the state in the log, and what it has become
 
-    def interrupted(self, reason: str) -> Answer:
-        return self._answer(None, self.members.round, Outcome.INTERRUPTED, reason)
+    def ended(self, outcome: Outcome, reason: str) -> Answer:
+        return self._answer(None, self.members.round, outcome, reason)
 
     @property
     def standing(self) -> tuple[int, frozenset[str]]:
@@ -112,7 +115,10 @@ class Peer(Site):
 
     def _lived(self) -> Answer:
         k, local, done = self._restored(), None, False
+        self.members.round = k
         while True:
+            if k < self.rounds:
+                self._purse.check()  # the others may not come back
             try:
                 epoch = self.members.gather(k, self._keep)
             except TooFew as few:
@@ -192,6 +198,8 @@ class Peer(Site):
     def _round(self, local: Held, k: int) -> tuple[Held, bool] | None:
         """(after round k, whether all sites have agreed to stop); None when the epoch ended meanwhile."""
         self.members.round = k
+        if any(self._hearing):
+            self._purse.pay()
         if self._journal is not None:
             self._journal.write(self._epoch.number, k, self._notes, local.tree.agents.state)
         before, done, flags = local, False, np.zeros((len(self._heard), self._halves.flags.size), np.uint8)

@@ -83,7 +83,7 @@ def _lived(prepared: Prepared, folder: SiteFolder, site: Site, post: Watched, be
                 if answer.outcome is Outcome.TOO_FEW_AGENTS:
                     answer = dataclasses.replace(answer, reason="; ".join([answer.reason, *post.troubles()]))
             except Stopped as stopped:
-                answer = site.interrupted(str(stopped))
+                answer = site.ended(Outcome.INTERRUPTED, str(stopped))
     except BaseException as error:
         beat.end("failed", reason=str(error))
         raise
@@ -118,6 +118,7 @@ def _plain(prepared: Prepared, answer: Answer) -> dict[str, Any]:
         "ledger": dataclasses.asdict(answer.ledger),
         "rejected": {str(why): count for why, count in answer.rejected.items()},
         "warnings": answer.warnings,
+        "epsilon": None if prepared.leads else prepared.spending.of_site(answer.ledger.spent),
         "algorithm": plain_algorithm(answer.algorithm or prepared.algorithm),
         "graph": graph,
         "config": prepared.config,

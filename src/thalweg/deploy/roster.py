@@ -1,10 +1,13 @@
 """Whom a server knows: which clients there are, which have joined, and which can be waited for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .card import Card, misfit, read_card, read_json
 from .membership import Refused
 from .post import Kind, Letter, Post
+
+# Of what a client says when it leaves, in bytes.
+LONGEST = 300
 
 
 class Roster:
@@ -13,7 +16,7 @@ class Roster:
     Attributes:
         cards: of all who ever joined.
         met: who is connected; here: of those, who has joined; proved: of those, who has answered since.
-        silent: who was too slow, and has not been heard of since.
+        silent: who was too slow, and has not been heard of since. left: who takes part no more → why.
         proofs: what clients with certificates say of their keys for secure sums (`signer`), not believed yet.
     """
 
@@ -23,6 +26,7 @@ class Roster:
         self.met, self.here = frozenset[str](), frozenset[str]()
         self.proved, self.silent = set[str](), set[str]()
         self.proofs: dict[str, bytes] = {}
+        self.left: dict[str, str] = {}
         self._lives, self._joined = dict[str, str](), list[str]()
         self._reborn: tuple[Card, str] | None = None
 
@@ -38,6 +42,10 @@ class Roster:
         """Who has joined since this was asked before."""
         found, self._joined = self._joined, []
         return found
+
+    def why(self, sites: Iterable[str]) -> str:
+        """Names of sites, and why they left if they said so."""
+        return ", ".join(f"{site} ({self.left[site]})" if site in self.left else site for site in sites)
 
     def receive(self, timeout: float, begun: bool) -> Letter | None:
         """The next letter that is not about joining; None when none came, or at once when somebody has left. Who began again
@@ -59,6 +67,10 @@ class Roster:
             self._post.rejected["unknown site"] += 1
             return None
         self.silent.discard(letter.sender)
+        if letter.kind is Kind.REFUSED:
+            self.left[letter.sender] = why = bytes(letter.body[:LONGEST]).decode(errors="replace")
+            self._post.note("left", other=letter.sender, reason=why)
+            return None
         if letter.kind is not Kind.JOIN:
             return letter
         try:
@@ -95,6 +107,7 @@ class Roster:
         if self._lives.get(card.name) != life:
             self.proved.discard(card.name)
         self._lives[card.name], self.cards[card.name] = life, card
+        self.left.pop(card.name, None)
         if card.name in self._post.present():  # a letter may outlive its sender
             self.here |= {card.name}
             self._joined.append(card.name)

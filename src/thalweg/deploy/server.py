@@ -80,8 +80,8 @@ class Server(Site):
         self._rounds: Any = None
         self._central: Any = None
 
-    def interrupted(self, reason: str) -> Answer:
-        return self._answer(Outcome.INTERRUPTED, reason)
+    def ended(self, outcome: Outcome, reason: str) -> Answer:
+        return self._answer(outcome, reason)
 
     @property
     def standing(self) -> tuple[int, frozenset[str]]:

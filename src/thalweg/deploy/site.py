@@ -12,6 +12,7 @@ from thalweg.observe import Outcome
 from .history_log import HistoryLog
 from .journal import Journal
 from .post import Post
+from .purse import Purse, Spent
 
 Watch = Callable[[int, dict[str, list[float]]], None]
 
@@ -45,7 +46,8 @@ class Settings:
 @dataclasses.dataclass
 class Ledger:
     """What a site put on the wire, and what became of it. Bytes are of payloads, `received` those of a server's clients; headers
-    are counted apart, and so is what the server of secure sums tells its clients beside the algorithm's messages, `relayed`."""
+    are counted apart, and so is what the server of secure sums tells its clients beside the algorithm's messages, `relayed`.
+    `spent`: rounds that count against a budget of privacy."""
 
     payload: int = 0
     received: int = 0
@@ -54,6 +56,7 @@ class Ledger:
     again: int = 0
     epochs: int = 0
     relayed: int = 0
+    spent: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Site(abc.ABC):
     Args:
         post: its end of the network. settings: None: the usual ones.
         rounds: of the run. every: record every so many of them; None: two hundred times.
-        watch: told of (round, history) at every record.
+        watch: told of (round, history) at every record. allowance: of a `Purse`.
 
     Attributes:
         history, ledger: as in `Answer`, so far.
@@ -97,7 +100,15 @@ class Site(abc.ABC):
     # Columns of the history before anything is recorded.
     recorded: tuple[str, ...] = ("round", "seconds", "loss", "bytes")
 
-    def __init__(self, post: Post, settings: Settings | None, rounds: int, every: int | None, watch: Watch | None):
+    def __init__(
+        self,
+        post: Post,
+        settings: Settings | None,
+        rounds: int,
+        every: int | None,
+        watch: Watch | None,
+        allowance: int | None = None,
+    ):
         if every is not None and every < 1:
             raise ValueError(f"every: got {every}, expected at least 1 round")
         self.post, self.settings, self.watch = post, settings or Settings(), watch
@@ -106,6 +117,7 @@ class Site(abc.ABC):
         folder = self.settings.folder
         self._journal = None if folder is None else Journal(folder, self.settings.fsync)
         self._rows = None if folder is None else HistoryLog(folder)
+        self._purse = Purse(allowance, folder, self.settings.fsync)
         self._began = time.monotonic()
 
     def run(self) -> Answer:
@@ -117,6 +129,8 @@ class Site(abc.ABC):
         self._began = time.monotonic()
         try:
             return self._lived()
+        except Spent as spent:
+            return self.ended(Outcome.PRIVACY, str(spent))
         finally:
             self.post.close()  # the others are not to wait for a site that failed
 
@@ -126,8 +140,8 @@ class Site(abc.ABC):
         """(number of the epoch, −1 before the first; who, as far as this site knows, takes part in it)."""
 
     @abc.abstractmethod
-    def interrupted(self, reason: str) -> Answer:
-        """What there is after `run` was ended from outside, by an error of the post's."""
+    def ended(self, outcome: Outcome, reason: str) -> Answer:
+        """What there is after the run was left in the middle."""
 
     @abc.abstractmethod
     def _lived(self) -> Answer:
@@ -162,5 +176,6 @@ class Site(abc.ABC):
             self.watch(k, self.history)
 
     def _answered(self, x: Any, outcome: Outcome, reason: str, rounds: int, **more: Any) -> Answer:
+        self.ledger.spent = self._purse.spent
         rejected = {why: int(count) for why, count in list(self.post.rejected.items()) if count}
         return Answer(self.post.me, x, outcome, reason, rounds, self.history, self.ledger, rejected, **more)

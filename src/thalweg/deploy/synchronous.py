@@ -144,10 +144,10 @@ class Synchronous:
             # Who began again in the middle of a round cannot go on with it.
             if len(found) >= need and self._closed(waiting & roster.proved if later else waiting, now - began, when[1], step):
                 return found
-            if now - heard_at > desk.settings.wait:
+            if now - heard_at > desk.settings.wait or len(wanted - roster.left.keys() | found.keys()) < need:
                 missing = [site for site in sites if site not in found]
                 have = f"{len(found)} of {len(sites)} clients answered, expected {need}"
-                raise TooFew(f"{have}; missing: {', '.join(missing)}", missing)
+                raise TooFew(f"{have}; missing: {roster.why(missing)}", missing)
             letter = desk.receive(0.05 if len(found) >= need else 0.2)
             if letter is None or letter.kind not in (Kind.MESSAGE, Kind.SUM):
                 continue

@@ -1,6 +1,7 @@
 """What of a run is private, for whom, and what a round of it costs; what is not known is refused, never guessed."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,46 +46,60 @@ def of_server(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None
     Raises:
         ValueError: noise in a composition whose cost is not known.
     """
-    sent = (Flow() if uplink is None else uplink.after(Flow())).noise
-    solver = getattr(algorithm, "solver", None)
-    combined = aggregate.after(Flow()).noise if aggregate is not None else ()
-    found = [bool(sent), bool(combined), isinstance(solver, PrivateSGD)]
-    if not any(found):
+    solver, sent, combined = _noise(algorithm, uplink, aggregate)
+    if not (solver or sent or combined):
         return None
-    if sum(found) > 1 or len(sent) > 1 or len(combined) > 1:
-        raise ValueError(
-            "solve: noise is added in several places (in the local solver, to messages, to their mean); what they cost together is "
-            "not accounted for: keep one of them"
-        )
     if cohort.reports:
         raise ValueError(
             f"solve: {cohort!r} learns from what clients report without noise ({', '.join(cohort.reports)}); use poisson"
         )
-    name = type(algorithm).__name__
-    if isinstance(solver, PrivateSGD):
-        return _of_examples(name, solver, problem)
     draws = len(algorithm.phases)
+    if solver:
+        return _of_examples(type(algorithm).__name__, solver, problem)
     if sent:
         return _of_messages(sent[0], draws)
     return _of_clients(combined[0], aggregate, cohort, problem.n, draws)
 
 
-def of_messages(algorithm: Any, uplink: Stage | None, aggregate: Any) -> Account | None:
-    """What a round costs under a server that is a process of its own: of noise that clients add to what they send, alone.
+def of_client(algorithm: Any, problem: Any, uplink: Stage | None, aggregate: Any) -> Account | None:
+    """What a round under a server that is a process of its own costs a client that takes part in it, which is no secret there.
+
+    Args:
+        problem: with the client's own piece; None: of a client with room for all the examples that it may draw.
 
     Raises:
-        ValueError: noise elsewhere, whose cost depends on who answers.
+        ValueError: noise in a composition whose cost is not known, or that the server adds.
     """
-    combined = aggregate.after(Flow()).noise if aggregate is not None else ()
-    if combined or isinstance(getattr(algorithm, "solver", None), PrivateSGD):
+    solver, sent, combined = _noise(algorithm, uplink, aggregate)
+    draws = len(algorithm.phases)
+    if solver:
+        return _of_examples(type(algorithm).__name__, solver, problem)
+    if sent:
+        return _of_messages(sent[0], draws)
+    if combined and not aggregate.sealed:
         raise ValueError(
-            "got noise in the local solver or in the mean, whose cost depends on who answers in time; expected noise in [uplink], "
-            "such as clip and gaussian"
+            "got noise that the server adds, in a mean whose weights depend on who answers in time; expected noise in the uplink "
+            "(clip and gaussian), in secure_sum, or in PrivateSGD"
         )
+    return _of_sums(combined[0], aggregate, draws) if combined else None
+
+
+def _noise(algorithm: Any, uplink: Stage | None, aggregate: Any) -> tuple[PrivateSGD | None, Sequence, Sequence]:
+    """(the local solver if it adds noise, what adds noise to messages, what adds noise to their mean), one of them at most.
+
+    Raises:
+        ValueError: there are several.
+    """
+    solver = getattr(algorithm, "solver", None)
+    private = solver if isinstance(solver, PrivateSGD) else None
     sent = (Flow() if uplink is None else uplink.after(Flow())).noise
-    if len(sent) > 1:
-        raise ValueError("the uplink adds noise twice; what both cost together is not accounted for: keep one of them")
-    return _of_messages(sent[0], len(algorithm.phases)) if sent else None
+    combined = aggregate.after(Flow()).noise if aggregate is not None else ()
+    if (private is not None) + len(sent) + len(combined) > 1:
+        raise ValueError(
+            "solve: noise is added in several places (in the local solver, to messages, to their mean); what they cost together is "
+            "not accounted for: keep one of them"
+        )
+    return private, sent, combined
 
 
 def of_peers(algorithm: Any, link: Stage | None, report: Any) -> Account | None:
@@ -120,9 +135,14 @@ def _of_examples(name: str, solver: PrivateSGD, problem: Any) -> Account:
     )  # fmt: skip
 
 
-def _of_clients(mechanism: Mechanism, aggregate: Any, cohort: Cohort, n: int, draws: int) -> Account:
+def _of_sums(mechanism: Mechanism, aggregate: Any, draws: int) -> Account:
+    """Of a client that takes part in every round."""
     sees = "the server" if aggregate.individual else "nobody but the client itself"
-    account = Account("client", "add or remove one", sees, mechanism.kind, mechanism.noise_multiplier, draws=draws)
+    return Account("client", "add or remove one", sees, mechanism.kind, mechanism.noise_multiplier, draws=draws)
+
+
+def _of_clients(mechanism: Mechanism, aggregate: Any, cohort: Cohort, n: int, draws: int) -> Account:
+    account = _of_sums(mechanism, aggregate, draws)
     bands = getattr(aggregate, "bands", 1)
     if bands > 1:
         if not isinstance(cohort, Cyclic) or n // cohort.size < bands:
@@ -151,6 +171,7 @@ class Spending:
     Attributes:
         rounds: as many fit into the budget, at most what was asked for; asked: what was asked for.
         config: what the run's config says of privacy; said: what is worth a warning.
+        allowance: of a deployed run: rounds in which one site may take part.
     """
 
     rounds: int
@@ -159,6 +180,7 @@ class Spending:
     budget: Budget | None = None
     config: dict[str, str] = dataclasses.field(default_factory=dict)
     said: tuple[str, ...] = ()
+    allowance: int | None = None
 
     def ledger(self, rounds: Any) -> dict[str, Any]:
         """Of the ledger: ε after each of these `rounds`, and δ."""
@@ -166,6 +188,12 @@ class Spending:
             return {}
         one = lambda k: self.account.epsilon(int(k), self.budget.delta, self.budget.accountant)
         return {"epsilon": np.array([one(k) for k in rounds]), "delta": self.budget.delta}
+
+    def of_site(self, spent: int) -> float | None:
+        """ε of a site of a deployed run that has taken part in so many rounds; None without a budget."""
+        if self.account is None or self.budget is None:
+            return None
+        return dataclasses.replace(self.account, cycle=1).epsilon(spent, self.budget.delta, self.budget.accountant)
 
     def ended(self, outcome: Outcome, reason: str, done: int) -> dict[str, Any]:
         """Outcome and reason of a run that the budget ended, and not the number of rounds asked for."""
@@ -205,3 +233,21 @@ def plan(account: Account | None, budget: Budget | None, rounds: int, start: Any
         )
     said = f"{account}; simulated secrets: a simulation shows what privacy costs, and gives none"
     return Spending(allowed, rounds, account, budget, {"privacy": said})
+
+
+def deployed(account: Account | None, budget: Budget, rounds: int, cohort: Cohort | int | None, n: int) -> Spending:
+    """As `plan`, of a run whose sites count their rounds themselves, each up to its `allowance`.
+
+    Where it is up to chance how often a site is drawn, all rounds are begun, and sites that have spent theirs leave.
+
+    Args:
+        cohort: of a server with n clients; None of peers. account: of a site, for every round in which it takes part.
+    """
+    alone = plan(account, budget, rounds)
+    allowance = alone.account.rounds(budget, 2 * rounds)  # twice: rounds that are done again
+    said = {"privacy": f"{account}; every site counts its rounds, {allowance} at most"}
+    if isinstance(cohort, Cyclic):
+        alone = plan(dataclasses.replace(account, cycle=n // cohort.size), budget, rounds)
+    elif account.unit == "client" and not isinstance(cohort, Everyone | None):
+        alone = dataclasses.replace(alone, rounds=rounds)
+    return dataclasses.replace(alone, config=said, allowance=allowance)

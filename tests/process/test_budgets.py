@@ -1,0 +1,281 @@
+"""Budgets of privacy between sites: each counts by itself what it gives, and gives no more than that.
+
+Axes: `n` sites, `d` variables.
+"""
+
+import math
+import time
+
+import dp_accounting
+import dp_accounting.rdp
+import numpy as np
+import pytest
+
+import support
+import thalweg as tw
+from deployed import SERVER, Killed, Mortal, Wrapped, blank, in_a_thread, live_together, names, run_federation, run_peers
+from thalweg.deploy.client import Client
+from thalweg.deploy.federation import Plan
+from thalweg.deploy.folder import SiteFolder
+from thalweg.deploy.launch import prepare, site_of
+from thalweg.deploy.memory_post import Exchange
+from thalweg.deploy.merged import merged
+from thalweg.deploy.post import Kind
+from thalweg.deploy.process import _plain
+from thalweg.deploy.purse import Purse, Spent
+from thalweg.deploy.server import Server
+from thalweg.deploy.site import Settings
+from thalweg.experiment import Mistake
+from thalweg.observe import Outcome
+
+N, D = 4, 3
+NAMES = names(N)
+_, A, B, _ = support.quadratics(N, D, 7)
+PIECES = [tw.quadratic(A[i : i + 1], B[i : i + 1]) for i in range(N)]
+AVERAGE = tw.FedAvg(tw.LocalSGD(0.02, steps=4))
+NOISE = tw.message.chain(tw.message.clip(1.0), tw.message.gaussian(0.1))
+SUM = tw.message.secure_sum(noise_multiplier=1.0, clip=20.0, dropouts=1)
+DELTA = 1e-5
+
+
+class Heard(Wrapped):
+    """A post that counts by round what it was sent by whom."""
+
+    def __init__(self, post, found):
+        super().__init__(post)
+        self._found = found
+
+    def receive(self, timeout):
+        letter = self._post.receive(timeout)
+        if letter is not None and letter.kind is Kind.MESSAGE and letter.body:
+            self._found.setdefault(letter.sender, set()).add((letter.epoch, letter.round))
+        return letter
+
+
+def gaussian(multiplier, rounds):
+    """ε of so many draws with noise of `multiplier` times what can change, by `dp-accounting` alone."""
+    accountant = dp_accounting.rdp.RdpAccountant()
+    accountant.compose(dp_accounting.GaussianDpEvent(multiplier), rounds)
+    return accountant.get_epsilon(DELTA)
+
+
+def test_a_purse_counts_over_restarts_and_stops_where_it_cannot_write(tmp_path):
+    purse = Purse(3, tmp_path, False)
+    purse.pay()
+    purse.pay()
+    again = Purse(3, tmp_path, True)
+    assert again.spent == 2
+    again.pay()
+    for one in (again, Purse(3, tmp_path, False)):
+        with pytest.raises(Spent, match="allows 3 rounds"):
+            one.pay()
+    (tmp_path / "full").mkdir()
+    full = Purse(3, tmp_path / "full", False)
+    (tmp_path / "full" / "spent").mkdir()  # as good as a disk that takes nothing
+    with pytest.raises(Spent, match="cannot write down"):
+        full.pay()
+    assert full.spent == 0
+    free = Purse(None, tmp_path, False)
+    free.pay()
+    assert free.spent == 0
+
+
+@pytest.mark.parametrize("pipeline", [{"uplink": NOISE}, {"aggregate": SUM}], ids=["uplink", "sum"])
+def test_clients_give_no_more_than_their_allowance_whatever_the_server_asks(pipeline):
+    found, began = {}, time.monotonic()
+    server, clients = run_federation(
+        PIECES,
+        AVERAGE,
+        rounds=9,
+        allowance=4,
+        of_server=lambda post: Heard(post, found),
+        settings=Settings(wait=60),
+        **pipeline,
+    )
+    for name, client in zip(NAMES, clients, strict=True):
+        assert client.outcome is Outcome.PRIVACY
+        assert "allows 4 rounds" in client.reason
+        assert client.ledger.spent == 4
+        assert found[name] == {(0, k) for k in range(4)}
+    assert server.outcome is Outcome.TOO_FEW_AGENTS
+    assert server.rounds == 4
+    assert "(its budget of privacy allows 4 rounds" in server.reason
+    assert time.monotonic() - began < 50  # it does not wait for those who will not come
+
+
+def test_a_round_that_is_done_again_costs_again(tmp_path):
+    """The server dies in the middle: what clients have sent is not to be had back."""
+    exchange, answers, plan, threads = Exchange(), {}, Plan(AVERAGE, rounds=6, uplink=NOISE), {}
+
+    def site(name, post):
+        settings = Settings(wait=60, timeout=0.5, folder=tmp_path / name)
+        if name == SERVER:
+            return Server(blank(PIECES[0]), plan, sites=NAMES, post=post, settings=settings)
+        i = NAMES.index(name)
+        return Client(PIECES[i], plan, server=SERVER, sites=NAMES, post=post, settings=settings, allowance=12)
+
+    for name in NAMES:
+        threads[name] = in_a_thread(name, exchange.join(name), lambda post, name=name: site(name, post), answers)
+    post = Mortal(exchange.join(SERVER), 22)  # after some answers of a round, before the last
+    first = in_a_thread(SERVER, post, lambda post: site(SERVER, post), answers)
+    first.join(120)
+    assert isinstance(answers.pop(SERVER), Killed)
+    again = in_a_thread(SERVER, exchange.join(SERVER), lambda post: site(SERVER, post), answers)
+    for thread in (again, *threads.values()):
+        thread.join(120)
+    assert answers[SERVER].rounds == 6
+    spent = [answers[name].ledger.spent for name in NAMES]
+    assert min(spent) >= 6
+    assert max(spent) == 7
+    assert [(tmp_path / name / "spent").stat().st_size for name in NAMES] == spent
+
+
+def test_peers_leave_once_theirs_is_spent_and_a_restart_counts_on(tmp_path):
+    options = {"rounds": 9, "link": NOISE, "allowance": 5}
+    answers = run_peers(PIECES, tw.DGD(0.05), tw.network.ring(N), **options)
+    for answer in answers:
+        assert answer.outcome is Outcome.PRIVACY
+        assert answer.ledger.spent == 5
+        assert answer.rounds in (4, 5)  # whoever leaves first ends a round that others are in
+    settings = [Settings(wait=60, folder=tmp_path / name) for name in NAMES]
+    for already in (2, 5):
+        for one in settings:
+            one.folder.mkdir(exist_ok=True)
+            (one.folder / "spent").write_bytes(b"." * already)
+        exchange = Exchange()
+        make = lambda name, post: tw.deploy.Peer(
+            PIECES[NAMES.index(name)], tw.DGD(0.05), tw.network.ring(N), sites=NAMES, post=post,
+            settings=settings[NAMES.index(name)], **options,
+        )  # fmt: skip
+        ended = live_together({name: exchange.join(name) for name in NAMES}, make)
+        assert {(answer.outcome, answer.ledger.spent) for answer in ended.values()} == {(Outcome.PRIVACY, 5)}
+        # Done in the first turn, and remembered in the second; whoever leaves first ends a round that others are in.
+        assert {answer.rounds for answer in ended.values()} <= {2, 3}
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+PROBLEM = """
+[problem]
+kind = "logistic_regression"
+data = "rows.csv"
+label = "sick"
+agent = "place"
+features = ["dose"]
+l2 = 0.1
+"""
+RUN = "[run]\nrounds = 40\nreference = false\n"
+SITES = (
+    '[deploy]\nsites = ["site-0", "site-1", "site-2", "site-3", "server"]\nserver = "server"\nrouter = "tls/127.0.0.1:7447"\n'
+)
+FEDAVG = '[algorithm]\nname = "FedAvg"\nsolver = { kind = "LocalSGD", learning_rate = 0.1, steps = 2 }\n'
+SEALED = '[aggregate]\nkind = "secure_sum"\nnoise_multiplier = 4.0\nclip = 10.0\n'
+BUDGET = "[privacy]\nepsilon = 4.0\ndelta = 1e-5\n"
+
+
+def loaded(folder, *parts):
+    """The experiment of these tables, with the records of four sites beside it."""
+    rows = [f"{x:.3f},{int(x > 0.1 * i)},site-{i}" for i in range(N) for x in np.linspace(-1, 1, 24)]
+    (folder / "rows.csv").write_text("\n".join(["dose,sick,place", *rows]))
+    file = folder / "private.toml"
+    file.write_text("".join(parts))
+    return tw.experiment.load(file)
+
+
+def test_a_budget_of_noise_in_a_secure_sum_ends_the_run_and_says_what_it_cost(tmp_path):
+    experiment = loaded(tmp_path, PROBLEM, FEDAVG, SEALED, RUN, BUDGET, SITES)
+    prepared = {name: prepare(experiment, name) for name in experiment.everybody}
+    rounds = {p.spending.rounds for p in prepared.values()}
+    most = max(k for k in range(1, 41) if gaussian(4.0, k) <= 4.0)
+    assert rounds == {most}
+    assert most < 40
+    simulated, _ = experiment.run(tmp_path / "simulated", progress=False)
+    assert simulated.rounds == most
+    assert simulated.outcome is Outcome.PRIVACY
+    exchange = Exchange()
+    answers = live_together(
+        {name: exchange.join(name) for name in experiment.everybody}, lambda name, post: site_of(prepared[name], post)
+    )
+    for name in NAMES:
+        assert answers[name].ledger.spent == most
+        assert prepared[name].spending.of_site(most) == pytest.approx(gaussian(4.0, most), rel=5e-3)
+    assert answers["server"].rounds == most
+
+
+def test_where_chance_draws_clients_all_rounds_begin_and_each_counts_its_own(tmp_path):
+    """That a client was drawn is no secret from the server, so it makes nothing cheaper."""
+    drawn = FEDAVG.replace("solver", 'cohort = { kind = "poisson", rate = 0.5 }\nsolver')
+    p = prepare(loaded(tmp_path, PROBLEM, drawn, SEALED.replace("4.0", "4.0\ndropouts = 1"), RUN, BUDGET, SITES), "site-0")
+    most = max(k for k in range(1, 41) if gaussian(4.0, k) <= 4.0)
+    assert (p.spending.rounds, p.spending.allowance) == (40, most)
+    turns = FEDAVG.replace("solver", 'cohort = { kind = "cyclic", size = 2 }\nsolver')
+    sealed = SEALED.replace("4.0", "4.0\ndropouts = 0")
+    p = prepare(loaded(tmp_path, PROBLEM, turns, sealed, RUN, BUDGET, SITES), "site-0")
+    assert p.spending.rounds == min(40, 2 * most)
+    assert p.spending.allowance == most
+
+
+def test_private_steps_are_counted_by_whoever_takes_them(tmp_path):
+    steps = (
+        '[algorithm]\nname = "FedAvg"\nsolver = { kind = "PrivateSGD", learning_rate = 0.1, clip = 1.0, noise_multiplier = 2.0, '
+        "sampling_rate = 0.25, steps = 3 }\n"
+    )
+    experiment = loaded(tmp_path, PROBLEM, steps, RUN, BUDGET.replace("4.0", "3.0"), SITES)
+    prepared = {name: prepare(experiment, name) for name in ("server", "site-0")}
+    account = prepared["site-0"].spending.account
+    assert (account.unit, account.draws, account.sampling_rate) == ("example", 3, 0.25)
+    accountant = dp_accounting.rdp.RdpAccountant()
+    one = dp_accounting.PoissonSampledDpEvent(0.25, dp_accounting.GaussianDpEvent(2.0))
+    accountant.compose(one, 3 * prepared["site-0"].spending.allowance)
+    assert accountant.get_epsilon(DELTA) <= 3.0
+    accountant.compose(one, 3 * math.ceil(0.1 * prepared["site-0"].spending.allowance))
+    assert accountant.get_epsilon(DELTA) > 3.0
+    assert prepared["server"].spending.rounds >= prepared["site-0"].spending.rounds > 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ((FEDAVG, '[aggregate]\nkind = "noisy_mean"\nnoise_multiplier = 2.0\nclip = 1.0\n', SITES), "who answers in time"),
+        (
+            (
+                '[network]\nkind = "ring"\n[algorithm]\nname = "DGD"\nstep_size = 0.05\n',
+                '[[link]]\nkind = "clip"\nbound = 1.0\n[[link]]\nkind = "gaussian"\nstd = 9.0\n[stop]\nprogress = 1e-3\n',
+                SITES.replace(', "server"]', "]").replace('server = "server"\n', ""),
+            ),
+            "without noise how far they are",
+        ),
+        (
+            (FEDAVG, SEALED, '[[uplink]]\nkind = "clip"\nbound = 1.0\n[[uplink]]\nkind = "gaussian"\nstd = 1.0\n', SITES),
+            "several",
+        ),
+        ((FEDAVG, SEALED.replace("4.0", "0.5"), SITES), "one round costs"),
+    ],
+)
+def test_what_cannot_be_accounted_for_is_refused(tmp_path, parts, why):
+    experiment = loaded(tmp_path, PROBLEM, *parts, RUN, BUDGET)
+    with pytest.raises(Mistake, match=why):
+        prepare(experiment, "site-0")
+
+
+def test_what_is_told_without_noise_is_said(tmp_path):
+    for algorithm, told in (('[algorithm]\nname = "FedAvg"\n', True), (FEDAVG, False)):
+        said = prepare(loaded(tmp_path, PROBLEM, algorithm, SEALED, RUN, BUDGET, SITES), "site-0").said
+        assert any("without noise" in text for text in said) == told
+
+
+def test_the_report_says_what_each_site_has_spent(tmp_path):
+    experiment = loaded(tmp_path, PROBLEM, FEDAVG, SEALED, RUN, BUDGET, SITES)
+    prepared, exchange = {name: prepare(experiment, name) for name in experiment.everybody}, Exchange()
+    answers = live_together(
+        {name: exchange.join(name) for name in experiment.everybody}, lambda name, post: site_of(prepared[name], post)
+    )
+    folders = [SiteFolder(tmp_path / name) for name in experiment.everybody]
+    for folder, name in zip(folders, experiment.everybody, strict=True):
+        folder.path.mkdir()
+        folder.write_answer(_plain(prepared[name], answers[name]), answers[name].x)
+    (table,) = [table for table in merged(folders)[1] if table.title == "Sites"]
+    column = table.columns.index("ε spent")
+    spent = {row[0]: row[column] for row in table.rows}
+    assert spent.pop("server") == ""
+    assert [float(text) for text in spent.values()] == pytest.approx([gaussian(4.0, answers["server"].rounds)] * N, rel=5e-3)
