@@ -49,6 +49,22 @@ def test_every_export_gives_the_simulated_numbers(name):
     compare(name, algorithm, DIRECTED if name not in PRICES and exports.directed(name) else UNDIRECTED)
 
 
+@quick(("TrackingADMM", "DualGradientTracking", "DistributedPrimalDual"), "DualGradientTracking")
+def test_sites_with_shares_of_their_own_give_the_simulated_numbers(name):
+    parts, b = markets.data(N, d=3), np.array([1.0, -2.0])
+    share = np.random.default_rng(5).dirichlet(np.ones(N), 2).T * b
+    whole = markets.problem(parts, b, share=share)
+    own = [markets.problem([part[i : i + 1] for part in parts], b, share=share[i : i + 1]) for i in range(N)]
+    algorithm = getattr(tw.price, name)()
+    simulated = exports.solve(whole, algorithm, UNDIRECTED, rounds=ROUNDS, deterministic=True)
+    answers = run_peers(own, simulated.algorithm, UNDIRECTED, rounds=ROUNDS, deterministic=True)
+    equal = exports.solve(markets.problem(parts, b), algorithm, UNDIRECTED, rounds=ROUNDS, deterministic=True)
+    for i, answer in enumerate(answers):
+        expected = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], simulated.agents)
+        jax.tree.map(np.testing.assert_array_equal, answer.x, expected)
+    assert np.abs(simulated.agents["head"] - equal.agents["head"]).max() > 1e-3
+
+
 CASES = {
     "periodic, bursts and sleep": (
         tw.AugDGM(), tw.network.periodic([tw.network.ring(N), STAR]).with_failures(loss=0.3, burst=3, asleep=0.2), {}

@@ -2,6 +2,7 @@
 predicts."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ import thalweg as tw
 from deployed import run_federation
 from programs import quick
 from thalweg.deploy.post import Kind
+from thalweg.deploy.site import Settings
 
 ROUNDS = 5
 
@@ -53,6 +55,62 @@ def market():
 @pytest.mark.parametrize("name", markets.NAMES)
 def test_every_price_setter_gives_the_simulated_numbers(name):
     compare(*market(), markets.kind(name)())
+
+
+def _cost(x, data):
+    return 0.5 * jnp.sum(data["a"] * (x - data["c"]) ** 2)
+
+
+def _both(x, data):
+    return data["s"] * x
+
+
+ROWS = np.array([[0, 1], [1, 2], [2, -1], [3, 0], [1, 3]])
+
+
+def sparse(which, rows=ROWS, **options):
+    """Of these agents; each touches two of four rows, or one."""
+    rng = np.random.default_rng(3)
+    data = {name: rng.uniform(0.5, 2, (len(ROWS), 2)) for name in "acs"}
+    own = jax.tree.map(lambda leaf: leaf[which], data)
+    return tw.Coupled(
+        _cost, own, coupling=_both, total=np.array([1.0, 0.5, 2.0, 1.0]), x0=np.zeros(2), rows=rows[which], **options
+    )
+
+
+@quick(("DualAscent", "ExchangeADMM", "ProximalBundle"), "ExchangeADMM")
+def test_sites_that_touch_few_rows_hear_and_say_little(name):
+    each = [sparse(slice(i, i + 1)) for i in range(len(ROWS))]
+    simulated, server, clients = compare(sparse(slice(None)), each, markets.kind(name)())
+    assert server.ledger.payload == sum(client.ledger.messages for client in clients) * simulated.ledger.received_bytes
+    assert simulated.ledger.message_bytes >= 2 * 8
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({3: {"rows": np.where(ROWS == 3, -1, ROWS)}, 4: {"rows": np.where(ROWS == 3, -1, ROWS)}}, "no site touches row 3"),
+        ({1: {"rows": ROWS[:, :1]}}, "touches 1 rows"),
+        ({2: {"share": np.array([[0.5, 0.0]])}}, "the parts of the sites add up to"),
+    ],
+    ids=["untouched", "width", "share"],
+)
+def test_rows_and_shares_that_do_not_fit_together_are_refused(changed, why):
+    each = []
+    for i in range(len(ROWS)):
+        options = dict(changed.get(i, {}))
+        if options.get("rows", ROWS).shape[1] == 1:
+            each.append(_narrow(i))
+        else:
+            each.append(sparse(slice(i, i + 1), **options))
+    with pytest.raises(ValueError, match=why):
+        run_federation(each, tw.DualAscent(step_size=0.1), rounds=2, settings=Settings(wait=2, timeout=1))
+
+
+def _narrow(i):
+    one = lambda x, data: (data["s"] * x)[:1]
+    data = {name: np.ones((1, 2)) for name in "acs"}
+    return tw.Coupled(_cost, data, coupling=one, total=np.array([1.0, 0.5, 2.0, 1.0]), x0=np.zeros(2), rows=ROWS[i : i + 1, :1])
 
 
 CASES = {

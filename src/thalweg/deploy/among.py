@@ -10,9 +10,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from thalweg.problem import Consensus, Coupled, EmpiricalRisk, Problem
 from thalweg.problem.constants import Memo
+from thalweg.problem.coupling import Coupling, heard, scattered
 from thalweg.problem.measurements import Measurements
 from thalweg.problem.pricing import Pricing, Survey, priced
 from thalweg.problem.scattered import Scattered
@@ -70,18 +72,54 @@ def _(problem: EmpiricalRisk, cards, place, weights):
 
 @_seated.register
 def _(problem: Coupled, cards, place, weights):
-    """Shares of the total are equal ones: a site knows the total, and that nobody's part of it is special."""
-    n, rows = len(cards), problem.coupling
-    touching = jnp.full_like(rows.touching, n)
-    share = jnp.broadcast_to(rows.initial / touching, problem.pieces.share.shape)
+    """Rows and shares of the total are those on the cards; shares that no card has are equal ones, of those who touch a row. Who
+    leads has the rows and shares of all, and otherwise the form of one n times."""
+    n, coupling, pieces = len(cards), problem.coupling, problem.pieces
+    table = None if pieces.rows is None else _rows(cards, pieces.rows.shape[1], problem.m)
+    touching = np.full(problem.m, n) if table is None else np.bincount(table[table >= 0], minlength=problem.m)
+    coupling = dataclasses.replace(coupling, touching=jnp.asarray(touching, problem.dtype))
+    rows = None if table is None else jnp.asarray(table)
+    share = _shares(cards, coupling, rows)
+    if place is None and rows is not None:
+        data = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape[1:])), pieces.data)
+        pieces = dataclasses.replace(pieces, data=data, rows=rows, share=share)
+    else:
+        mine = 0 if place is None else place
+        pieces = dataclasses.replace(pieces, share=share[mine : mine + 1])
     found = Survey.joined([survey_of(card) for card in cards])
-    return _changed(
-        problem, cards,
-        weights=np.ones(n),
-        pieces=dataclasses.replace(problem.pieces, share=share),
-        coupling=dataclasses.replace(rows, touching=touching),
-        constants=_Joined(found),
-    )  # fmt: skip
+    return _changed(problem, cards, weights=np.ones(n), pieces=pieces, coupling=coupling, constants=_Joined(found))
+
+
+def _rows(cards: Sequence[Card], r: int, m: int) -> np.ndarray:
+    """`[n, r]`, which of m rows each site touches, −1 for none."""
+    for card in cards:
+        if card.rows is None or len(card.rows) != r or not all(-1 <= row < m for row in card.rows):
+            raise ValueError(f"rows: got {card.rows} from site {card.name!r}, expected {r} of {m} rows, −1 for none")
+    table = np.array([card.rows for card in cards], np.int32)
+    if len(untouched := np.setdiff1d(np.arange(m), table)):
+        raise ValueError(f"rows: no site touches row {untouched[0]}, so that its sum is always 0; drop it everywhere")
+    return table
+
+
+def _shares(cards: Sequence[Card], coupling: Coupling, rows: Int[Array, "n r"] | None) -> Float[Array, "n r"]:
+    """What the sites have of the total; where a card has no share, and another has, it has it all."""
+    n, of_all = len(cards), lambda values: heard(values, rows)
+    each = of_all(coupling.initial / coupling.touching)
+    each = jnp.broadcast_to(each, (n, each.shape[-1]))
+    if all(card.share is None for card in cards):
+        return each
+    whole = np.broadcast_to(of_all(coupling.initial), each.shape)
+    for card in cards:
+        if card.share is not None and len(card.share) != each.shape[1]:
+            raise ValueError(
+                f"share: got {len(card.share)} numbers from site {card.name!r}, expected {each.shape[1]}, one per row"
+            )
+    share = jnp.asarray([own if card.share is None else card.share for card, own in zip(cards, whole, strict=True)], each.dtype)
+    summed = np.asarray(jnp.sum(share, axis=0) if rows is None else scattered(share, rows, coupling.m), float)
+    b = np.asarray(coupling.initial, float)
+    if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
+        raise ValueError(f"share: the parts of the sites add up to {summed}, expected the total {b}")
+    return share
 
 
 class _Joined:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from thalweg.problem import Coupled, EmpiricalRisk
+from thalweg.problem.coupling import heard
 from thalweg.problem.pricing import Survey, survey
 from thalweg.problem.scattered import Scattered
 
@@ -28,6 +29,8 @@ class Card:
         weight: w_i up to a common factor.
         smoothness, strong_convexity: L_i and μ_i of its f_i; None where nobody needs them.
         survey: of a coupled problem, what is measured of its costs and quantities (the fields of a `pricing.Survey`, as lists).
+        rows: of a coupled problem, which rows it touches, −1 for none; None: all.
+        share: of a coupled problem, its part of their total; None: the whole, or an equal one if nobody has another.
         columns: names of the features of its data, where they have any.
     """
 
@@ -39,6 +42,8 @@ class Card:
     smoothness: float | None = None
     strong_convexity: float | None = None
     survey: dict[str, Any] | None = None
+    rows: list[int] | None = None
+    share: list[float] | None = None
     columns: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -67,12 +72,15 @@ def _is_card(card: Card) -> bool:
         if not all(isinstance(part, dict) for part in card.survey.values()):
             return False
         survey_of(card)  # raises where there are no numbers
+    listed = lambda values, good: values is None or (isinstance(values, list) and all(map(good, values)))
     return (
         # Texts are shown to people, and sent back to whoever is refused.
         all(isinstance(text, str) and text.isprintable() for text in (card.name, card.run, card.layout))
         and all(value is None or number(value) for value in (card.smoothness, card.strong_convexity))
         and (isinstance(card.examples, int) and number(card.examples) and 0 < card.examples < 2**31)
         and (number(card.weight) and 0 <= card.weight < math.inf)
+        and listed(card.rows, lambda row: isinstance(row, int) and number(row) and -1 <= row < 2**31)
+        and listed(card.share, number)
         and (isinstance(card.columns, list) and all(isinstance(text, str) and text.isprintable() for text in card.columns))
     )
 
@@ -116,7 +124,12 @@ def card_of(
     if problem.n != 1:
         raise ValueError(f"site {name!r}: got a problem of {problem.n} agents, expected the one piece that this site holds")
     if isinstance(problem, Coupled):
-        return Card(name, run, layout(problem), survey=_listed(survey(problem)), columns=list(columns))
+        coupling, (rows, share) = problem.coupling, (problem.pieces.rows, problem.pieces.share[0].tolist())
+        whole = heard(coupling.initial, None if rows is None else rows[0]).tolist()
+        return Card(
+            name, run, layout(problem), survey=_listed(survey(problem)), columns=list(columns),
+            rows=None if rows is None else rows[0].tolist(), share=None if share == whole else share,
+        )  # fmt: skip
     examples = int(getattr(problem, "counts", [1])[0])
     weight = float(getattr(problem, "counts", [1.0])[0]) if weight is None else float(weight)
     if not (np.isfinite(weight) and weight >= 0):
@@ -137,7 +150,9 @@ def layout(problem: Scattered) -> str:
         f"{jax.tree_util.keystr(path) or 'array'} {list(np.shape(leaf)[skip:])} {np.asarray(leaf).dtype}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     )
-    return f"{type(problem).__name__}: x {shown(problem.x0, 0)}; data {shown(problem.pieces.data, axes)}"
+    touched = getattr(problem.pieces, "rows", None)
+    rows = "" if touched is None else f"; touches {touched.shape[1]} rows"
+    return f"{type(problem).__name__}: x {shown(problem.x0, 0)}; data {shown(problem.pieces.data, axes)}{rows}"
 
 
 def survey_of(card: Card) -> Survey:

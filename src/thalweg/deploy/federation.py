@@ -90,8 +90,8 @@ def _check_sealed(aggregate: Aggregator, algorithm: ServerAlgorithm) -> None:
     """That the aggregator's protocol can be run between sites."""
     if not isinstance(aggregate, SecureSum):
         raise ValueError(
-            f"aggregate: got {type(aggregate).__name__}, which is simulated only: its clients share a key that the server must not "
-            "have, and sites have no way to agree on one; use tw.message.secure_sum, or tw.solve"
+            f"aggregate: got {type(aggregate).__name__}, which is simulated only: a server that sees encrypted sums and what they "
+            "decrypt to can compute its clients' key; use tw.message.secure_sum, or tw.solve"
         )
     cohort: Any = getattr(algorithm, "cohort", None)
     if not isinstance(cohort, Everyone | Uniform | Poisson | Cyclic | int | None):

@@ -100,6 +100,8 @@ def participation(cohort: Any, fleet: Any, engine: Any, n: int) -> float:
 
 def check_market(problem: Coupled, algorithm: Any) -> None:
     """Prices find nothing but convex optima, and only where there is a feasible plan."""
+    if problem.n == jax.tree.leaves(problem.pieces)[0].shape[0]:  # else sites have a piece each, and have checked their cards
+        problem.check_whole()
     found, name = problem.pricing, type(algorithm).__name__
     if not found.convex:
         i = int(np.argmin(found.lowest))

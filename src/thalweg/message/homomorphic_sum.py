@@ -33,8 +33,11 @@ class HomomorphicSum(Aggregator):
     wanted, a_i (below 256) is one more entry. Without `protocol` a simulated run adds numbers in the clear: the scheme's own error
     is below `error_bound`.
 
+    The server must keep to the rules, and not compare encrypted sums with what clients decrypt them to: the errors of the scheme,
+    which are the difference, give the key away (Li and Micciancio). So sites that are processes of their own have `secure_sum`.
+
     Jung Hee Cheon, Andrey Kim, Miran Kim, Yongsoo Song, *Homomorphic encryption for arithmetic of approximate numbers*, ASIACRYPT
-    2017.
+    2017. Baiyu Li, Daniele Micciancio, *On the security of homomorphic encryption on approximate numbers*, EUROCRYPT 2021.
     """
 
     range: float | Float[Array, ""]

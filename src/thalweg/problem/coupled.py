@@ -134,7 +134,7 @@ class Coupled(Scattered):
         solver: how best responses are found where there is no closed form: `tw.Descent()` (accelerated proximal gradient; the
             default), or `tw.InteriorPoint()` (quadratic costs over polyhedra; the default for a `Polyhedron`).
         share: `[n, m]` (or `[n, r]`), the agents' parts of b, which peers hold; b/n each when left out (of a row, among those
-            that touch it).
+            that touch it). A site of a deployed run gives its own, as it does of `rows`.
         smoothness, strong_convexity: L_i and μ_i of the f_i over X_i, numbers or `[n]`; found from Hessians at a few points when
             left out.
         signal: `signal(total, k)`: the total of round k. data_signal: `data_signal(data_i, k)`: the data of round k, in the shapes
@@ -209,6 +209,8 @@ class Coupled(Scattered):
         self.curvature = checks.vector(smoothness, n, "smoothness"), checks.vector(strong_convexity, n, "strong_convexity")
         device = checks.to_device(stacked, self.dtype)
         self.pieces = CoupledPiece(device, _shares(share, self.coupling, touched, n, self.dtype), touched)
+        if n > 1:
+            self.check_whole()
         first = jax.tree.map(lambda leaf: leaf[0], device)
         if data_signal is not None:
             checks.signal(data_signal, first, "data_signal(data_i, k)", "one agent's data")
@@ -216,6 +218,20 @@ class Coupled(Scattered):
         checks.loss_function(cost, self.x0, first, "cost(x, data_i)")
         self._check_coupling(first, m if touched is None else touched.shape[1])
         self.solver = self._solver(best_response, solver, first)
+
+    def check_whole(self) -> None:
+        """That the agents together touch all rows, and their shares add up to the total. Of one agent, which may be a site among
+        others, it is asked when it is solved.
+
+        Raises:
+            ValueError: they do not.
+        """
+        untouched = np.flatnonzero(np.asarray(self.coupling.touching) == 0)
+        if len(untouched):
+            raise ValueError(f"rows: nobody touches row {untouched[0]}, so that its sum is always 0; drop it")
+        b, summed = np.asarray(self.coupling.initial, float), np.asarray(self.added(self.pieces.share), float)
+        if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
+            raise ValueError(f"share: the parts add up to {summed}, expected the total {b}")
 
     def _check_coupling(self, data, r: int) -> None:
         got = jax.eval_shape(self.quantities, self.x0, data)
@@ -374,9 +390,6 @@ def _checked_rows(rows: Any, n: int, m: int):
     ordered = np.sort(array, axis=1)
     if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
         raise ValueError("rows: an agent names a row twice; add its entries up in coupling(x, data_i)")
-    untouched = np.setdiff1d(np.arange(m), array)
-    if len(untouched):
-        raise ValueError(f"rows: nobody touches row {untouched[0]}, so that its sum is always 0; drop it")
     return jnp.asarray(array, jnp.int32)
 
 
@@ -390,8 +403,4 @@ def _shares(share: Any, coupling: Coupling, rows, n: int, dtype):
     expected = (n, len(b) if rows is None else rows.shape[1])
     if array.shape != expected:
         raise ValueError(f"share: got shape {array.shape}, expected {expected}, each agent's part of the total")
-    device = jnp.asarray(array, dtype)
-    summed = np.asarray(jnp.sum(device, axis=0) if rows is None else scattered(device, rows, len(b)), float)
-    if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
-        raise ValueError(f"share: the parts add up to {summed}, expected the total {b}")
-    return device
+    return jnp.asarray(array, dtype)
