@@ -159,6 +159,26 @@ def test_private_steps_against_their_definition():
     np.testing.assert_allclose(np.r_[result.x["w"], result.x["b"]], np.mean(wanted, axis=0), atol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:noise is added")
+def test_private_steps_neither_clip_nor_hide_a_regulariser():
+    """Two steps on examples whose gradients are clipped, with ½λ‖x‖² as it is."""
+    _, data = clients()
+    one = [{"x": own["x"] + 2.0, "y": own["y"]} for own in data]
+    x0 = {"w": np.full(3, 5.0), "b": np.asarray(1.0)}
+    problem = tw.EmpiricalRisk(binary, one, x0, weights="uniform", regularizer=tw.l2(0.3))
+    solver = tw.PrivateSGD(0.5, noise_multiplier=1e-9, clip=0.2, sampling_rate=1.0, steps=2)
+    result = tw.solve(problem, tw.FedAvg(solver), rounds=1)
+    ends = []
+    for own in one:
+        y, rows = np.r_[x0["w"], x0["b"]], np.c_[own["x"], np.ones(len(own["y"]))]
+        for _ in range(2):
+            gradients = (1 / (1 + np.exp(-rows @ y)) - own["y"])[:, None] * rows
+            lengths = np.linalg.norm(gradients, axis=1, keepdims=True)
+            y = y - 0.5 * ((gradients * np.minimum(1, 0.2 / np.maximum(lengths, 1e-300))).mean(axis=0) + 0.3 * y)
+        ends.append(y)
+    np.testing.assert_allclose(np.r_[result.x["w"], result.x["b"]], np.mean(ends, axis=0), atol=1e-8)
+
+
 def test_private_steps_draw_every_example_by_a_coin_of_its_own():
     """The variance of the undamped gradient under Poisson sampling, (1 − q)/(q m²) Σ ‖g_j‖², and no bias."""
     problem, data = clients(n=1, m=40)

@@ -54,7 +54,7 @@ class Buffered:
         """Update k: (central, scalars to report, messages in it).
 
         Raises:
-            TooFew: less than a quorum of clients was there for as long as one waits.
+            TooFew: less than a quorum of clients was there for as long as one waits. Spent: so few take part still.
         """
         desk, enough = self._desk, time.monotonic()
         members, versions = self._waiting
@@ -63,13 +63,15 @@ class Buffered:
             self._give(central, k)
             if len(desk.roster.here) >= need:
                 enough = time.monotonic()
-            if time.monotonic() - enough > desk.settings.wait or len(desk.sites) - len(desk.roster.left) < need:
+            desk.roster.check_left(need)
+            if time.monotonic() - enough > desk.settings.wait:
                 missing = [site for site in desk.sites if site not in desk.roster.here]
                 raise TooFew(
-                    f"{len(desk.roster.here)} clients are there, expected {need}; missing: {desk.roster.why(missing)}", missing
+                    f"{len(desk.roster.here)} clients are there, expected {need}; missing: {', '.join(missing)}", missing
                 )
             letter = desk.receive(0.2)
-            self._working = {site: work for site, work in self._working.items() if site in desk.roster.here}
+            able = desk.roster.here - desk.roster.left.keys()
+            self._working = {site: work for site, work in self._working.items() if site in able}
             if letter is None or not desk.answer(letter, Kind.MESSAGE, self._bodies.shape[1]):
                 continue
             i = desk.sites.index(letter.sender)
@@ -96,7 +98,8 @@ class Buffered:
         """Work to those who are idle, as many as may work at a time; and once more to those who were not heard of."""
         desk, now = self._desk, time.monotonic()
         while len(self._working) < self._rounds.slots:
-            idle = np.array([site in desk.roster.here and site not in self._working for site in desk.sites])
+            able = desk.roster.here - desk.roster.left.keys() - self._working.keys()
+            idle = np.array([site in able for site in desk.sites])
             if not idle.any():
                 break
             i = int(self._rounds.pick(idle, int(self.started.sum())))

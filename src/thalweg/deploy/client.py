@@ -86,6 +86,7 @@ class Client(Site):
         self._kept = self._provisional = self._under_way = None
         self._worked = NEVER
         self._reply: tuple[tuple[int, int, int], bytes] | None = None
+        self._asked: tuple[int, int] | None = None  # epoch and number of the last work
         # This process's key for secure sums, and its side of them.
         self._signer = Signer(post.identity, run) if post.identity is not None and plan.sealed else None
         self._parts: Parts | None = None
@@ -189,6 +190,14 @@ class Client(Site):
             self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
             return
         if letter.phase == 0:
+            if not self._new(letter.epoch, number):
+                self.post.rejected["stale"] += 1
+                return
+            try:
+                self._purse.pay()
+            except Spent as spent:  # it stays for the end of the run
+                self.post.send(self.server, Letter(Kind.REFUSED, *key, str(spent).encode()))
+                return
             self._settle(accepted)
             record = self._kept
         elif self._under_way is not None and self._under_way[0] == (letter.epoch, number, letter.phase - 1):
@@ -196,8 +205,6 @@ class Client(Site):
         else:
             self.post.rejected["out of order"] += 1  # this site began anew in the middle of a round
             return
-        if letter.phase == 0:
-            self._pay()
         body = np.frombuffer(letter.body, np.uint8, size, NUMBERS.size)
         try:
             if self._parts is None:
@@ -217,17 +224,18 @@ class Client(Site):
             self._note("not finite", letter, "its own message is not a number, and is kept out of the sum")
         self._send_reply(key, reply)
 
-    def _pay(self) -> None:
-        """Count a round against the budget of privacy.
-
-        Raises:
-            Spent: it allows none; the server knows.
-        """
-        try:
-            self._purse.pay()
-        except Spent as spent:
-            self.post.send(self.server, Letter(Kind.REFUSED, body=str(spent).encode()))
-            raise
+    def _new(self, epoch: int, number: int) -> bool:
+        """Whether this is work that was not asked for before; of another life of the server all is. There is a key for each life:
+        noise that is known from before would hide nothing."""
+        if self._asked is not None and self._asked[0] == epoch:
+            new = number > self._asked[1]
+        else:
+            new = True
+            if self._secret is not None:
+                self._rounds.renew(system_key())
+        if new:
+            self._asked = epoch, number
+        return new
 
     def _send_reply(self, key: tuple[int, int, int], reply: bytes) -> None:
         self._reply = key, reply

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from thalweg.cohort import Everyone
 from thalweg.engine import EventDriven, Stop, privacy, setup
 from thalweg.engine.federate import wants_constants
 from thalweg.engine.privacy import Spending
+from thalweg.engine.refusals_server import cohort_of
 from thalweg.experiment import Experiment, Mistake
 from thalweg.experiment.deployment import DeployTable, one_of
 from thalweg.experiment.experiment import made
@@ -24,6 +26,7 @@ from thalweg.message.stage import Stage
 from thalweg.network import Failures, Network
 from thalweg.observe.describing import describe
 from thalweg.privacy import Budget
+from thalweg.problem import Coupled
 
 from .asynchronous import AsynchronousPeer
 from .card import asks_for_constants
@@ -40,8 +43,9 @@ from .zenoh_post import ZenohPost
 ROUTER = "router"
 
 CONSTANTS_TOLD = (
-    "before round 0 sites tell smoothness and strong convexity of their data without noise, which is in no account of privacy; a "
-    "method with a server does without if all its step sizes are stated"
+    "before round 0 sites tell smoothness and strong convexity of what they hold, and of coupled problems what sums can be, "
+    "without noise, and in no account of privacy; a method with a server that minimises losses does without if all its step "
+    "sizes are stated"
 )
 
 
@@ -155,13 +159,16 @@ def _spending(experiment: Experiment, algorithm: Any, problem: Any, pipelines: d
         )
     try:
         if led:
-            account = privacy.of_client(algorithm, problem, pipelines.get("uplink"), aggregate)
+            cohort = cohort_of(algorithm, n)
+            account = privacy.of_client(algorithm, problem, cohort, pipelines.get("uplink"), aggregate)
+            if isinstance(experiment.settings.made_engine(), EventDriven):
+                cohort = None
         else:
-            account = privacy.of_peers(algorithm, pipelines.get("link"), ())
-        spending = privacy.deployed(account, budget, rounds, getattr(algorithm, "cohort", None), n)
+            account, cohort = privacy.of_peers(algorithm, pipelines.get("link"), ()), Everyone()
+        spending = privacy.deployed(account, budget, rounds, cohort, n)
     except ValueError as error:
         raise Mistake(f"privacy: {error}") from error
-    told = wants_constants(algorithm) if led else asks_for_constants(algorithm)
+    told = isinstance(problem, Coupled) or (wants_constants(algorithm) if led else asks_for_constants(algorithm))
     return dataclasses.replace(spending, said=(*spending.said, CONSTANTS_TOLD)) if told else spending
 
 

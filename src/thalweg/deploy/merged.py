@@ -156,13 +156,13 @@ def _tables(answers: list[dict[str, Any]]) -> tuple[Table, ...]:
         title, columns, _ = scores[0]
         note = "Every site's own answer on its own records that were not trained on, as it reported them."
         tables.append(Table(title, columns, [row for _, _, row in scores], note))
-    led, private = answers[0]["server"] is not None, any(answer["epsilon"] is not None for answer in answers)
+    led, private = answers[0]["server"] is not None, any(answer.get("epsilon") is not None for answer in answers)
     rows = []
     for answer in answers:
         ledger, rejected = answer["ledger"], ", ".join(f"{count} {why}" for why, count in answer["rejected"].items() if count)
         epochs = () if led else (ledger["epochs"],)
         outcome = Outcome[answer["outcome"]].value
-        epsilon = () if not private else ("" if answer["epsilon"] is None else f"{answer['epsilon']:.4g}",)
+        epsilon = () if not private else ("" if answer.get("epsilon") is None else f"{answer['epsilon']:.4g}",)
         rows.append((answer["site"], outcome, answer["rounds"], *epochs, *epsilon, ledger["again"], rejected or "none"))
     columns = (
         "site", "outcome", "rounds", *(() if led else ("epochs",)), *(("ε spent",) if private else ()), "sent again", "rejected",

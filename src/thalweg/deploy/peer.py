@@ -181,6 +181,8 @@ class Peer(Site):
         """Before the first round of an epoch."""
         if self._seat is None:
             self._sit(epoch.cards)
+        if self._secret is not None:  # rounds may be done again, and noise that is known from before hides nothing
+            self._seat = self._seat.renewed(system_key())
         self._epoch, self.ledger.epochs = epoch, self.ledger.epochs + 1
         self._places = places = frozenset(self.sites.index(site) for site in epoch.members)
         self._program = self._seat.with_members(places)

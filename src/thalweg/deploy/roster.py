@@ -1,10 +1,11 @@
 """Whom a server knows: which clients there are, which have joined, and which can be waited for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .card import Card, misfit, read_card, read_json
 from .membership import Refused
 from .post import Kind, Letter, Post
+from .purse import Spent
 
 # Of what a client says when it leaves, in bytes.
 LONGEST = 300
@@ -43,9 +44,16 @@ class Roster:
         found, self._joined = self._joined, []
         return found
 
-    def why(self, sites: Iterable[str]) -> str:
-        """Names of sites, and why they left if they said so."""
-        return ", ".join(f"{site} ({self.left[site]})" if site in self.left else site for site in sites)
+    def check_left(self, need: int) -> None:
+        """That as many clients take part still.
+
+        Raises:
+            Spent: they do not.
+        """
+        staying = len(self._sites) - len(self.left)
+        if staying < need:
+            told = "; ".join(f"{site}: {why}" for site, why in self.left.items())
+            raise Spent(f"{staying} of {len(self._sites)} clients take part still, expected {need}; {told}")
 
     def receive(self, timeout: float, begun: bool) -> Letter | None:
         """The next letter that is not about joining; None when none came, or at once when somebody has left. Who began again
@@ -68,7 +76,8 @@ class Roster:
             return None
         self.silent.discard(letter.sender)
         if letter.kind is Kind.REFUSED:
-            self.left[letter.sender] = why = bytes(letter.body[:LONGEST]).decode(errors="replace")
+            text = bytes(letter.body[:LONGEST]).decode(errors="replace")
+            self.left[letter.sender] = why = "".join(c if c.isprintable() else "?" for c in text)
             self._post.note("left", other=letter.sender, reason=why)
             return None
         if letter.kind is not Kind.JOIN:

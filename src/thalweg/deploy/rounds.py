@@ -182,6 +182,10 @@ class ClientRounds:
         self._respond = [make(_respond, index) for index in range(len(self.specs))]
         self._seal = [make(_seal, index) for index in range(len(self.specs))]
 
+    def renew(self, secret: Any) -> None:
+        """Draw what nobody else may know from another key from now on."""
+        self._program = replace(self._program, secret=secret)
+
     def begin(self) -> Held:
         """The record of a client that was never drawn."""
         return self._begin(self._program)

@@ -46,6 +46,10 @@ class Seat:
     algorithm: PeerAlgorithm
     said: tuple[str, ...]
 
+    def renewed(self, secret: Any) -> "Seat":
+        """With another key of what nobody else may know."""
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, secret=secret))
+
     def with_members(self, members: frozenset[int]) -> Peers:
         """The program where only these sites take part: the weight of the others returns to oneself."""
         here = np.array([j in members for j in self.heard])[None]

@@ -26,6 +26,7 @@ from .desk import NUMBERS, Desk
 from .federation import Plan
 from .membership import TooFew
 from .post import Kind, Letter, Post
+from .purse import Spent
 from .rest import Rest
 from .rounds import BufferedRounds, ServerRounds
 from .sealed_sum import Sums, Terms
@@ -100,6 +101,8 @@ class Server(Site):
                     break
         except TooFew as few:
             return self._answer(Outcome.TOO_FEW_AGENTS, str(few))
+        except Spent as spent:
+            outcome, reason = Outcome.PRIVACY, str(spent)
         self._log(self._central, self.desk.round)
         self._part(outcome, reason)
         return self._answer(outcome, reason)

@@ -52,7 +52,7 @@ class Synchronous:
         """Round k: (central, scalars to report, clients whose message was accepted).
 
         Raises:
-            TooFew: less than a quorum has answered for as long as one waits.
+            TooFew: less than a quorum has answered for as long as one waits. Spent: so few take part still.
         """
         desk, scalars = self._desk, {}
         draw, told = self._rounds.open(central, k)
@@ -135,19 +135,23 @@ class Synchronous:
             if roster.here is not here or now >= look:
                 here = roster.here
                 asked = {site: at for site, at in asked.items() if site in here}  # who comes back is asked again
-                waiting = (wanted & here) - found.keys()
+                waiting = (wanted & here) - found.keys() - roster.left.keys()
                 for site in waiting:
                     if site not in asked or (site in roster.proved and now - asked[site] > desk.settings.timeout):
                         send(site, site in asked)
                         asked[site] = now
                 look = min((asked[site] for site in waiting), default=now) + desk.settings.timeout
+            if roster.left:
+                roster.check_left(max(desk.settings.quorum or len(desk.sites) // 2 + 1, least))
+                waiting -= roster.left.keys()
+                need = min(need, len(wanted - roster.left.keys() | found.keys()))
             # Who began again in the middle of a round cannot go on with it.
             if len(found) >= need and self._closed(waiting & roster.proved if later else waiting, now - began, when[1], step):
                 return found
-            if now - heard_at > desk.settings.wait or len(wanted - roster.left.keys() | found.keys()) < need:
+            if now - heard_at > desk.settings.wait:
                 missing = [site for site in sites if site not in found]
                 have = f"{len(found)} of {len(sites)} clients answered, expected {need}"
-                raise TooFew(f"{have}; missing: {roster.why(missing)}", missing)
+                raise TooFew(f"{have}; missing: {', '.join(missing)}", missing)
             letter = desk.receive(0.05 if len(found) >= need else 0.2)
             if letter is None or letter.kind not in (Kind.MESSAGE, Kind.SUM):
                 continue

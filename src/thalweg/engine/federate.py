@@ -37,9 +37,10 @@ def federate(problem: Problem, algorithm: ServerAlgorithm, asked: Asked, evaluat
     evaluations = {name: _evaluation(name, *pair, problem) for name, pair in (evaluate or {}).items()}
     gradients = problem.n <= CLIENT_ROWS and problem.size <= ESTIMATED_VARIABLES and problem.pieces is not None
     a = dataclasses.replace(a, aggregate=prepared.aggregate)
-    if prepared.account is not None and isinstance(setup.chosen_engine(a.engine, a.deterministic), EventDriven):
+    account = privacy.of_server(algorithm, problem, prepared.cohort, a.uplink, prepared.aggregate)
+    if account is not None and isinstance(setup.chosen_engine(a.engine, a.deterministic), EventDriven):
         raise ValueError("EventDriven: without rounds what noise costs is not accounted for; use the simulated engine")
-    spending = privacy.plan(prepared.account, a.privacy, int(a.rounds), a.start)
+    spending = privacy.plan(account, a.privacy, int(a.rounds), a.start)
     prepared.said.extend(spending.said)
     led = lead(a, prepared, LearningGauge(evaluations, gradients), _watched(prepared.clients))
     ended = conduct(
@@ -80,7 +81,6 @@ def prepare(problem: Problem, algorithm: ServerAlgorithm, a: Asked) -> Prepared:
         cohort=cohort,
         public=PublicPart(problem.regularizer or Zero(), problem.n, jnp.asarray(problem.weights, problem.dtype)),
         aggregate=aggregate,
-        account=privacy.of_server(algorithm, problem, cohort, a.uplink, aggregate),
         said=[*refusals.server_warnings(algorithm, cohort, a.fleet), *weight_warnings(aggregate, problem.weights)],
     )
 

@@ -82,7 +82,7 @@ class Prepared:
     Attributes:
         problem: with what the algorithm folds into it; clients: as the clients see it.
         algorithm: resolved; cohort: its rule; public: what the server knows of the problem.
-        aggregate: what stands in place of means; account: what the rounds cost of privacy, None where nothing is private.
+        aggregate: what stands in place of means.
         said: warnings.
     """
 
@@ -92,7 +92,6 @@ class Prepared:
     cohort: Cohort
     public: PublicPart
     aggregate: Aggregator | None
-    account: Any
     said: list[str]
 
 

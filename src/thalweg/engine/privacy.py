@@ -14,6 +14,8 @@ from thalweg.message.stage import Stage
 from thalweg.observe import Outcome
 from thalweg.privacy import Account, Budget
 
+# A site of a deployed run may do every round so many times, if its budget allows that: some are done again.
+AGAIN = 10
 # Messages of these depend on a client's data through its local solver alone.
 THROUGH_SOLVER = ("FedAvg", "FedOpt", "FedProx", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi")
 
@@ -49,10 +51,7 @@ def of_server(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None
     solver, sent, combined = _noise(algorithm, uplink, aggregate)
     if not (solver or sent or combined):
         return None
-    if cohort.reports:
-        raise ValueError(
-            f"solve: {cohort!r} learns from what clients report without noise ({', '.join(cohort.reports)}); use poisson"
-        )
+    _check_silent(cohort)
     draws = len(algorithm.phases)
     if solver:
         return _of_examples(type(algorithm).__name__, solver, problem)
@@ -61,7 +60,7 @@ def of_server(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None
     return _of_clients(combined[0], aggregate, cohort, problem.n, draws)
 
 
-def of_client(algorithm: Any, problem: Any, uplink: Stage | None, aggregate: Any) -> Account | None:
+def of_client(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None, aggregate: Any) -> Account | None:
     """What a round under a server that is a process of its own costs a client that takes part in it, which is no secret there.
 
     Args:
@@ -71,6 +70,7 @@ def of_client(algorithm: Any, problem: Any, uplink: Stage | None, aggregate: Any
         ValueError: noise in a composition whose cost is not known, or that the server adds.
     """
     solver, sent, combined = _noise(algorithm, uplink, aggregate)
+    _check_silent(cohort)
     draws = len(algorithm.phases)
     if solver:
         return _of_examples(type(algorithm).__name__, solver, problem)
@@ -82,6 +82,13 @@ def of_client(algorithm: Any, problem: Any, uplink: Stage | None, aggregate: Any
             "(clip and gaussian), in secure_sum, or in PrivateSGD"
         )
     return _of_sums(combined[0], aggregate, draws) if combined else None
+
+
+def _check_silent(cohort: Cohort) -> None:
+    if cohort.reports:
+        raise ValueError(
+            f"solve: {cohort!r} learns from what clients report without noise ({', '.join(cohort.reports)}); use poisson"
+        )
 
 
 def _noise(algorithm: Any, uplink: Stage | None, aggregate: Any) -> tuple[PrivateSGD | None, Sequence, Sequence]:
@@ -172,6 +179,7 @@ class Spending:
         rounds: as many fit into the budget, at most what was asked for; asked: what was asked for.
         config: what the run's config says of privacy; said: what is worth a warning.
         allowance: of a deployed run: rounds in which one site may take part.
+        turns: of a deployed run: of so many rounds a site takes part in one.
     """
 
     rounds: int
@@ -181,6 +189,7 @@ class Spending:
     config: dict[str, str] = dataclasses.field(default_factory=dict)
     said: tuple[str, ...] = ()
     allowance: int | None = None
+    turns: int = 1
 
     def ledger(self, rounds: Any) -> dict[str, Any]:
         """Of the ledger: ε after each of these `rounds`, and δ."""
@@ -193,13 +202,13 @@ class Spending:
         """ε of a site of a deployed run that has taken part in so many rounds; None without a budget."""
         if self.account is None or self.budget is None:
             return None
-        return dataclasses.replace(self.account, cycle=1).epsilon(spent, self.budget.delta, self.budget.accountant)
+        return self.account.epsilon(spent, self.budget.delta, self.budget.accountant)
 
     def ended(self, outcome: Outcome, reason: str, done: int) -> dict[str, Any]:
         """Outcome and reason of a run that the budget ended, and not the number of rounds asked for."""
         if outcome is not Outcome.ROUND_LIMIT or done < self.rounds or self.rounds >= self.asked:
             return {"outcome": outcome, "reason": reason}
-        spent = self.account.epsilon(self.rounds, self.budget.delta, self.budget.accountant)
+        spent = self.account.epsilon(-(-self.rounds // self.turns), self.budget.delta, self.budget.accountant)
         text = f"after {done} of {self.asked} rounds ε = {spent:.4g} at δ = {self.budget.delta:g}; one more would exceed "
         return {"outcome": Outcome.PRIVACY, "reason": f"{text}{self.budget.epsilon:g}"}
 
@@ -235,19 +244,19 @@ def plan(account: Account | None, budget: Budget | None, rounds: int, start: Any
     return Spending(allowed, rounds, account, budget, {"privacy": said})
 
 
-def deployed(account: Account | None, budget: Budget, rounds: int, cohort: Cohort | int | None, n: int) -> Spending:
+def deployed(account: Account | None, budget: Budget, rounds: int, cohort: Cohort | None, n: int) -> Spending:
     """As `plan`, of a run whose sites count their rounds themselves, each up to its `allowance`.
 
-    Where it is up to chance how often a site is drawn, all rounds are begun, and sites that have spent theirs leave.
-
     Args:
-        cohort: of a server with n clients; None of peers. account: of a site, for every round in which it takes part.
+        account: of a site, for every round in which it takes part.
+        cohort: of a server with n clients, or of peers, which are everyone; None where nothing says how often a site takes part.
+            There, and where it is up to chance, all rounds are begun, and who has spent its own takes part no more.
     """
     alone = plan(account, budget, rounds)
-    allowance = alone.account.rounds(budget, 2 * rounds)  # twice: rounds that are done again
-    said = {"privacy": f"{account}; every site counts its rounds, {allowance} at most"}
-    if isinstance(cohort, Cyclic):
-        alone = plan(dataclasses.replace(account, cycle=n // cohort.size), budget, rounds)
-    elif account.unit == "client" and not isinstance(cohort, Everyone | None):
-        alone = dataclasses.replace(alone, rounds=rounds)
-    return dataclasses.replace(alone, config=said, allowance=allowance)
+    allowance = account.rounds(budget, AGAIN * max(rounds, 1))
+    said = {"privacy": f"{account}; every site counts the rounds in which it takes part, and what they cost it"}
+    turns = max(1, n // cohort.size) if isinstance(cohort, Cyclic) else 1
+    # What static maxima cut differs between sites, and all must mean the same rounds.
+    planned = min(rounds, turns * dataclasses.replace(account, overflow=0.0).rounds(budget, rounds))
+    certain = isinstance(cohort, Everyone | Cyclic)
+    return dataclasses.replace(alone, rounds=planned if certain else rounds, config=said, allowance=allowance, turns=turns)

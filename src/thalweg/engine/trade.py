@@ -29,7 +29,8 @@ def trade(problem: Coupled, algorithm: ServerAlgorithm, asked: Asked) -> Result:
     refusals.check_arguments(problem, algorithm, a.rounds, a.every, a.seed, a.stop, a.uplink, a.downlink, a.fleet, None)
     prepared = prepare(problem, algorithm, a)
     algorithm = prepared.algorithm
-    spending = privacy.plan(prepared.account, a.privacy, int(a.rounds), a.start)
+    account = privacy.of_server(algorithm, problem, prepared.cohort, a.uplink, None)
+    spending = privacy.plan(account, a.privacy, int(a.rounds), a.start)
     prepared.said.extend(spending.said)
     led = lead(a, prepared, MarketGauge())
 
@@ -79,7 +80,6 @@ def prepare(problem: Coupled, algorithm: ServerAlgorithm, a: Asked) -> Prepared:
         cohort=cohort,
         public=PublicPart(Zero(), problem.n, jnp.ones(problem.n, problem.dtype), problem.coupling),
         aggregate=a.aggregate,
-        account=privacy.of_server(algorithm, problem, cohort, a.uplink, None),
         said=[
             *refusals.server_warnings(algorithm, cohort, a.fleet),
             *refusals_market.lost_warning(algorithm, a.fleet, engine, problem.n),

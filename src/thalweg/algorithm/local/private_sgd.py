@@ -14,13 +14,16 @@ import jax.numpy as jnp
 from thalweg._trees import norm, square
 from thalweg.algorithm.base import Facts
 from thalweg.algorithm.step import Real
+from thalweg.problem.folded import FoldedLocal
+from thalweg.problem.regularizer import Zero
 
 from .base import Correction, LocalRun, LocalSolver, repeat, uncorrected
 from .descent import shuffled
 
 
 class PrivateSGD(LocalSolver):
-    """y ← y − η (Σ_{j ∈ B} clip_C(∇loss(y, j)) + z·C·ζ)/(q·m), B drawn anew for every step: each example with probability q.
+    """y ← y − η ((Σ_{j ∈ B} clip_C(∇loss(y, j)) + z·C·ζ)/(q·m) + ∇r(y)), B drawn anew for every step: each example with
+    probability q. The regulariser r, which tells of nobody, is neither clipped nor hidden.
 
     What leaves a client is then differentially private for every example of its own, whoever reads it, at a cost that depends on z,
     q and the number of steps alone (`tw.privacy`). The denominator q·m_i is public: it does not tell how many were drawn. The
@@ -77,6 +80,7 @@ class PrivateSGD(LocalSolver):
         rate = self.learning_rate(context.round) if callable(self.learning_rate) else self.learning_rate
         dtype = jnp.result_type(*jax.tree.leaves(x))
         rate, slots = jnp.asarray(rate, dtype), self.slots(local.max_examples)
+        local, term = (local.base, local.base.regularizer) if isinstance(local, FoldedLocal) else (local, Zero())
 
         def step(carry, key):
             y, count, loss, first = carry
@@ -96,9 +100,11 @@ class PrivateSGD(LocalSolver):
                 / size.astype(leaf.dtype)
                 for leaf, k in zip(leaves, jax.random.split(noise, len(leaves)), strict=True)
             ]
-            gradient = correct(structure.unflatten(noisy), y)
+            own, slope = jax.value_and_grad(term.value)(y)
+            gradient = correct(jax.tree.map(lambda g, r: g + r.astype(g.dtype), structure.unflatten(noisy), slope), y)
             moved = jax.tree.map(lambda a, g: a - rate.astype(a.dtype) * g, y, gradient)
             mean = jnp.sum(jnp.where(real, values, 0)) / jnp.maximum(jnp.sum(real), 1).astype(dtype)
+            mean = mean + own.astype(mean.dtype)
             new = (moved, count + 1, loss + mean, jnp.where(count == 0, norm(gradient).astype(dtype), first))
             if context.budget is None:
                 return new
