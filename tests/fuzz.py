@@ -45,6 +45,7 @@ def bodies():
     yield Kind.JOIN, json.dumps(join | {"cards": [told[0] | {"examples": "5"}]}).encode()
     yield Kind.JOIN, json.dumps(join | {"cards": [told[0] | {"weight": 1e999}]}).encode()
     yield Kind.JOIN, json.dumps(join | {"cards": [told[0] | {"survey": SURVEY}]}).encode()
+    yield Kind.JOIN, json.dumps(join | {"cards": [told[0] | {"rows": [0, -1], "share": [1.0, 0.5]}]}).encode()
     for kind in (Kind.SEES, Kind.VIEW, Kind.READY):
         yield kind, json.dumps(SITES).encode()
         yield kind, b"[]"

@@ -106,9 +106,20 @@ def _with_server(deploy):
     return deploy.replace('["north"', '["north-east", "north"') + 'server = "north-east"\n'
 
 
+LINKS = """
+[problem]
+kind = "network_utility"
+routes = [[0, 1], [0], [1]]
+capacity = [1.0, 2.0]
+[algorithm]
+name = "DualAscent"
+"""
+
+
 @pytest.mark.slow
-def test_a_market_of_sites_gives_the_simulated_price(tmp_path):
-    experiment = load(tmp_path, MARKET, STEP, RUN)
+@pytest.mark.parametrize("market", [MARKET, LINKS], ids=["all rows", "few rows"])
+def test_a_market_of_sites_gives_the_simulated_price(market, tmp_path):
+    experiment = load(tmp_path, market, "step_size = 0.02\n", RUN)
     simulated, _ = experiment.run(tmp_path / "simulated", progress=False)
     answers = deployed(experiment)
     np.testing.assert_array_equal(answers["server"].x, simulated.price)
