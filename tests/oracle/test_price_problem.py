@@ -220,6 +220,29 @@ def test_shares_add_up_to_the_total():
         sparse(share=np.ones((4, 3)))
 
 
+def test_one_agent_is_a_site_among_others_until_it_is_solved():
+    few, _ = sparse()
+    one = jax.tree.map(lambda leaf: leaf[:1], few.pieces)
+    options = {"coupling": own_rows, "total": [1.0, -0.5, 0.3], "x0": np.zeros(3), "strong_convexity": 0.1}
+    for more, why in (({"rows": ROWS[:1]}, "nobody touches row"), ({"share": np.ones((1, 2)), "rows": ROWS[:1]}, "nobody")):
+        site = tw.Coupled(parabola, one.data, **options, **more)
+        with pytest.raises(ValueError, match=why):
+            tw.solve(site, tw.DualAscent(), rounds=1)
+    whole = tw.allocation(1.0, np.zeros((1, 2)), 3.0)
+    lone = tw.Coupled(
+        whole.function, jax.tree.map(np.asarray, whole.pieces.data), coupling=whole.quantities, total=[3.0, 3.0], x0=np.zeros(2),
+        share=[[1.0, 3.0]],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="the parts add up to"):
+        tw.solve(lone, tw.DualAscent(), rounds=1)
+
+
+def test_equal_shares_of_many_agents_in_single_precision_are_not_refused():
+    n = 100_003
+    problem = tw.allocation(np.float32(1.0), np.zeros((n, 1), np.float32), np.float32(0.7))
+    assert problem.n == n
+
+
 def test_certificates_against_numpy():
     problem, (H, q, A) = coupled(sense=["<=", ">="], local=tw.box(-1.0, 1.0))
     price, plans = np.array([0.5, -0.25]), np.random.default_rng(1).uniform(-1.4, 1.4, (4, 3))

@@ -45,8 +45,8 @@ class Client(Site):
         run: what all sites must have in common, for example the experiment's hash.
         simulated_secrets: draw noise for privacy from the seed, as the simulation does, not from the operating system. Then
             nothing is private.
-        allowance: rounds in which it works, at most, counted in `settings.folder` if there is one; then it leaves. None: any
-            number.
+        allowance: rounds in which it works, at most, counted in `settings.folder` if there is one; then it waits for the end. None:
+            any number.
         every: record every so many rounds. watch: told of (round, history) at every record.
 
     Raises:

@@ -100,7 +100,7 @@ def participation(cohort: Any, fleet: Any, engine: Any, n: int) -> float:
 
 def check_market(problem: Coupled, algorithm: Any) -> None:
     """Prices find nothing but convex optima, and only where there is a feasible plan."""
-    if problem.n == jax.tree.leaves(problem.pieces)[0].shape[0]:  # else sites have a piece each, and have checked their cards
+    if problem.n == 1:
         problem.check_whole()
     found, name = problem.pricing, type(algorithm).__name__
     if not found.convex:

@@ -210,7 +210,7 @@ class Coupled(Scattered):
         device = checks.to_device(stacked, self.dtype)
         self.pieces = CoupledPiece(device, _shares(share, self.coupling, touched, n, self.dtype), touched)
         if n > 1:
-            self.check_whole()
+            self.check_whole(shares=share is not None)  # equal ones add up, but for rounding
         first = jax.tree.map(lambda leaf: leaf[0], device)
         if data_signal is not None:
             checks.signal(data_signal, first, "data_signal(data_i, k)", "one agent's data")
@@ -219,8 +219,8 @@ class Coupled(Scattered):
         self._check_coupling(first, m if touched is None else touched.shape[1])
         self.solver = self._solver(best_response, solver, first)
 
-    def check_whole(self) -> None:
-        """That the agents together touch all rows, and their shares add up to the total. Of one agent, which may be a site among
+    def check_whole(self, shares: bool = True) -> None:
+        """That the agents together touch all rows, and their `shares` add up to the total. Of one agent, which may be a site among
         others, it is asked when it is solved.
 
         Raises:
@@ -229,6 +229,8 @@ class Coupled(Scattered):
         untouched = np.flatnonzero(np.asarray(self.coupling.touching) == 0)
         if len(untouched):
             raise ValueError(f"rows: nobody touches row {untouched[0]}, so that its sum is always 0; drop it")
+        if not shares:
+            return
         b, summed = np.asarray(self.coupling.initial, float), np.asarray(self.added(self.pieces.share), float)
         if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
             raise ValueError(f"share: the parts add up to {summed}, expected the total {b}")
