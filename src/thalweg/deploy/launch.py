@@ -167,7 +167,7 @@ def _spending(experiment: Experiment, algorithm: Any, problem: Any, pipelines: d
             account, cohort = privacy.of_peers(algorithm, pipelines.get("link"), ()), Everyone()
         spending = privacy.deployed(account, budget, rounds, cohort, n)
     except ValueError as error:
-        raise Mistake(f"privacy: {error}") from error
+        raise Mistake(f"privacy: {str(error).removeprefix('solve: ')}") from error
     told = isinstance(problem, Coupled) or (wants_constants(algorithm) if led else asks_for_constants(algorithm))
     return dataclasses.replace(spending, said=(*spending.said, CONSTANTS_TOLD)) if told else spending
 
