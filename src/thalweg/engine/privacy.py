@@ -1,7 +1,6 @@
 """What of a run is private, for whom, and what a round of it costs; what is not known is refused, never guessed."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,16 +47,8 @@ def of_server(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None
     Raises:
         ValueError: noise in a composition whose cost is not known.
     """
-    solver, sent, combined = _noise(algorithm, uplink, aggregate)
-    if not (solver or sent or combined):
-        return None
-    _check_silent(cohort)
-    draws = len(algorithm.phases)
-    if solver:
-        return _of_examples(type(algorithm).__name__, solver, problem)
-    if sent:
-        return _of_messages(sent[0], draws)
-    return _of_clients(combined[0], aggregate, cohort, problem.n, draws)
+    account, combined = _of_noise(algorithm, problem, cohort, uplink, aggregate)
+    return _of_clients(combined, aggregate, cohort, problem.n, len(algorithm.phases)) if combined else account
 
 
 def of_client(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None, aggregate: Any) -> Account | None:
@@ -69,33 +60,22 @@ def of_client(algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None
     Raises:
         ValueError: noise in a composition whose cost is not known, or that the server adds.
     """
-    solver, sent, combined = _noise(algorithm, uplink, aggregate)
-    _check_silent(cohort)
-    draws = len(algorithm.phases)
-    if solver:
-        return _of_examples(type(algorithm).__name__, solver, problem)
-    if sent:
-        return _of_messages(sent[0], draws)
+    account, combined = _of_noise(algorithm, problem, cohort, uplink, aggregate)
     if combined and not aggregate.sealed:
         raise ValueError(
             "got noise that the server adds, in a mean whose weights depend on who answers in time; expected noise in the uplink "
             "(clip and gaussian), in secure_sum, or in PrivateSGD"
         )
-    return _of_sums(combined[0], aggregate, draws) if combined else None
+    return _of_sums(combined, aggregate, len(algorithm.phases)) if combined else account
 
 
-def _check_silent(cohort: Cohort) -> None:
-    if cohort.reports:
-        raise ValueError(
-            f"solve: {cohort!r} learns from what clients report without noise ({', '.join(cohort.reports)}); use poisson"
-        )
-
-
-def _noise(algorithm: Any, uplink: Stage | None, aggregate: Any) -> tuple[PrivateSGD | None, Sequence, Sequence]:
-    """(the local solver if it adds noise, what adds noise to messages, what adds noise to their mean), one of them at most.
+def _of_noise(
+    algorithm: Any, problem: Any, cohort: Cohort, uplink: Stage | None, aggregate: Any
+) -> tuple[Account | None, Mechanism | None]:
+    """(what noise costs that clients add by themselves, or else what adds it to their mean); None where there is none.
 
     Raises:
-        ValueError: there are several.
+        ValueError: it is added in several places, or clients tell something beside it.
     """
     solver = getattr(algorithm, "solver", None)
     private = solver if isinstance(solver, PrivateSGD) else None
@@ -106,7 +86,13 @@ def _noise(algorithm: Any, uplink: Stage | None, aggregate: Any) -> tuple[Privat
             "solve: noise is added in several places (in the local solver, to messages, to their mean); what they cost together is "
             "not accounted for: keep one of them"
         )
-    return private, sent, combined
+    if cohort.reports and (private or sent or combined):
+        raise ValueError(
+            f"solve: {cohort!r} learns from what clients report without noise ({', '.join(cohort.reports)}); use poisson"
+        )
+    if private is not None:
+        return _of_examples(type(algorithm).__name__, private, problem), None
+    return (_of_messages(sent[0], len(algorithm.phases)) if sent else None), combined[0] if combined else None
 
 
 def of_peers(algorithm: Any, link: Stage | None, report: Any) -> Account | None:
