@@ -133,7 +133,9 @@ def run_federation(
             return Server(blank(pieces[0]), plan, post=of_server(post) if of_server else post, **common)
         if of_client is not None:
             post = of_client(name, post)
-        return Client(pieces[sites.index(name)], plan, server=SERVER, post=post, allowance=allowance, **common)
+        i = sites.index(name)
+        most = allowance[i] if isinstance(allowance, list) else allowance
+        return Client(pieces[i], plan, server=SERVER, post=post, allowance=most, **common)
 
     answers = live_together({name: exchange.join(name) for name in (SERVER, *sites)}, make)
     return answers[SERVER], [answers[name] for name in sites]

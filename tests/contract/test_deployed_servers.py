@@ -91,7 +91,7 @@ def test_sites_that_touch_few_rows_hear_and_say_little(name):
     [
         ({3: {"rows": np.where(ROWS == 3, -1, ROWS)}, 4: {"rows": np.where(ROWS == 3, -1, ROWS)}}, "no site touches row 3"),
         ({1: {"rows": ROWS[:, :1]}}, "touches 1 rows"),
-        ({2: {"share": np.array([[0.5, 0.0]])}}, "the parts of the sites add up to"),
+        ({2: {"share": np.array([[0.5, 0.0]])}}, "the parts add up to"),
     ],
     ids=["untouched", "width", "share"],
 )
@@ -111,6 +111,22 @@ def _narrow(i):
     one = lambda x, data: (data["s"] * x)[:1]
     data = {name: np.ones((1, 2)) for name in "acs"}
     return tw.Coupled(_cost, data, coupling=one, total=np.array([1.0, 0.5, 2.0, 1.0]), x0=np.zeros(2), rows=ROWS[i : i + 1, :1])
+
+
+def test_sites_with_other_numbers_than_at_first():
+    """`with_data` moves the total, and equal shares of it stay equal ones."""
+    parts, other = markets.data(), markets.data(seed=4)
+    total = np.array([2.0, -3.0])
+
+    def moved(which):
+        first, then = (tuple(part[which] for part in numbers) for numbers in (parts, other))
+        problem = markets.problem(first)
+        return problem.with_data(problem.pieces.data | {"q": jnp.asarray(then[1])}, total)
+
+    each = [moved(slice(i, i + 1)) for i in range(markets.N)]
+    compare(moved(slice(None)), each, tw.DualAscent(step_size=0.01))
+    alone = each[0]
+    assert np.isfinite(exports.solve(alone, tw.DualAscent(step_size=0.01), rounds=2).price).all()
 
 
 CASES = {

@@ -138,13 +138,84 @@ def test_a_server_that_does_not_wait_goes_on_with_those_who_have_not_spent_their
         np.testing.assert_array_equal(client.x, server.x)
 
 
-def test_work_is_not_done_twice_in_one_life_of_a_server():
-    client = Client(
-        PIECES[0], Plan(AVERAGE, rounds=6, uplink=NOISE), server=SERVER, sites=NAMES, post=Exchange().join(NAMES[0]),
-        simulated_secrets=True,
+def test_it_does_not_wait_for_ever_for_those_who_may_still_work_and_are_gone():
+    mortal = lambda name, post: Mortal(post, 12) if name == NAMES[3] else post
+    exchange, answers, threads = Exchange(), {}, []
+    plan = Plan(AVERAGE, rounds=60, uplink=NOISE, engine=tw.engine.EventDriven(buffer=1))
+    common = {"sites": NAMES, "settings": Settings(wait=4)}
+
+    def site(name, post):
+        if name == SERVER:
+            return Server(blank(PIECES[0]), plan, post=post, **common)
+        i = NAMES.index(name)
+        return Client(PIECES[i], plan, server=SERVER, post=mortal(name, post), allowance=2 if i < 3 else None, **common)
+
+    for name in (SERVER, *NAMES):
+        threads.append(in_a_thread(name, exchange.join(name), lambda post, name=name: site(name, post), answers))
+    for thread in threads:
+        thread.join(60)
+    assert answers[SERVER].outcome is Outcome.TOO_FEW_AGENTS
+    assert f"0 clients are there, expected 1; missing: {', '.join(NAMES)}" in answers[SERVER].reason
+
+
+class Forgetful(Wrapped):
+    """A server's post that loses the first refusal of a client."""
+
+    lost = False
+
+    def receive(self, timeout):
+        letter = self._post.receive(timeout)
+        if letter is not None and letter.kind is Kind.REFUSED and not self.lost:
+            self.lost = True
+            return None
+        return letter
+
+
+@pytest.mark.parametrize("engine", [None, tw.engine.EventDriven(buffer=1)], ids=["rounds", "no rounds"])
+def test_a_refusal_that_is_lost_is_said_again(engine):
+    posts = []
+    server, clients = run_federation(
+        PIECES, AVERAGE, rounds=8, allowance=[2, 20, 20, 20], simulated_secrets=False, uplink=NOISE, engine=engine,
+        settings=Settings(wait=30, timeout=0.5), of_server=lambda post: posts.append(Forgetful(post)) or posts[0],
     )  # fmt: skip
-    assert [client._new(0, number) for number in (0, 1, 1, 0, 2)] == [True, True, False, False, True]
-    assert client._new(1, 0)
+    assert (server.outcome, server.rounds) == (Outcome.ROUND_LIMIT, 8)
+    if engine is None:
+        assert posts[0].lost
+        assert clients[0].ledger.spent == 2
+    for client in clients:
+        assert not client.rejected.get("stale")
+
+
+def test_nobody_pays_for_a_sum_that_cannot_be():
+    two = tw.FedAvg(tw.LocalSGD(0.02, steps=4), cohort=2)
+    server, clients = run_federation(
+        PIECES, two, rounds=14, allowance=[1, 20, 20, 20], aggregate=tw.message.secure_sum(20.0, dropouts=0),
+        settings=Settings(wait=30, quorum=2),
+    )  # fmt: skip
+    assert server.rounds == 14
+    counted = sum(server.history["participants"])
+    # The round in which it says so is the only one that is paid for and void.
+    assert counted <= sum(client.ledger.spent for client in clients) <= counted + 1
+    assert 0 in server.history["participants"]
+
+
+@pytest.mark.parametrize("pipeline", [{}, {"uplink": NOISE}], ids=["plain", "noisy"])
+def test_a_server_without_a_log_begins_again(pipeline):
+    """Its epochs are those of the life before."""
+    exchange, answers, plan, found = Exchange(), {}, Plan(AVERAGE, rounds=6, **pipeline), kept()
+    common = {"sites": NAMES, "settings": Settings(wait=30, timeout=0.5)}
+    make = lambda i: lambda post: Client(PIECES[i], plan, server=SERVER, post=post, **common)
+    threads = [in_a_thread(name, exchange.join(name), make(i), answers) for i, name in enumerate(NAMES)]
+    server = lambda post: Server(blank(PIECES[0]), plan, post=post, **common)
+    in_a_thread(SERVER, Mortal(Heard(exchange.join(SERVER), found), 22), server, answers).join(60)
+    assert isinstance(answers.pop(SERVER), Killed)
+    again = in_a_thread(SERVER, Heard(exchange.join(SERVER), found), server, answers)
+    for thread in (again, *threads):
+        thread.join(60)
+    assert answers[SERVER].rounds == 6
+    if pipeline:
+        for bodies in found.values():
+            assert len(bodies[0, 0]) == 2
 
 
 def test_a_round_that_is_done_again_costs_again_under_other_noise(tmp_path):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from thalweg.problem import Consensus, Coupled, EmpiricalRisk, Problem
 from thalweg.problem.constants import Memo
-from thalweg.problem.coupling import Coupling, heard, scattered
+from thalweg.problem.coupling import Coupling, check_shares, heard
 from thalweg.problem.measurements import Measurements
 from thalweg.problem.pricing import Pricing, Survey, priced
 from thalweg.problem.scattered import Scattered
@@ -115,10 +115,7 @@ def _shares(cards: Sequence[Card], coupling: Coupling, rows: Int[Array, "n r"] |
                 f"share: got {len(card.share)} numbers from site {card.name!r}, expected {each.shape[1]}, one per row"
             )
     share = jnp.asarray([own if card.share is None else card.share for card, own in zip(cards, whole, strict=True)], each.dtype)
-    summed = np.asarray(jnp.sum(share, axis=0) if rows is None else scattered(share, rows, coupling.m), float)
-    b = np.asarray(coupling.initial, float)
-    if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
-        raise ValueError(f"share: the parts of the sites add up to {summed}, expected the total {b}")
+    check_shares(share, coupling.initial, rows)
     return share
 
 

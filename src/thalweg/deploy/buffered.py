@@ -61,16 +61,15 @@ class Buffered:
         need = desk.settings.quorum or 1
         while (members == NEVER).any():
             self._give(central, k)
-            if len(desk.roster.here) >= need:
-                enough = time.monotonic()
             desk.roster.check_left(need)
+            able = desk.roster.able
+            if len(able) >= need:
+                enough = time.monotonic()
             if time.monotonic() - enough > desk.settings.wait:
-                missing = [site for site in desk.sites if site not in desk.roster.here]
-                raise TooFew(
-                    f"{len(desk.roster.here)} clients are there, expected {need}; missing: {', '.join(missing)}", missing
-                )
+                missing = [site for site in desk.sites if site not in able]
+                raise TooFew(f"{len(able)} clients are there, expected {need}; missing: {', '.join(missing)}", missing)
             letter = desk.receive(0.2)
-            able = desk.roster.here - desk.roster.left.keys()
+            able = desk.roster.able
             self._working = {site: work for site, work in self._working.items() if site in able}
             if letter is None or not desk.answer(letter, Kind.MESSAGE, self._bodies.shape[1]):
                 continue
@@ -98,7 +97,7 @@ class Buffered:
         """Work to those who are idle, as many as may work at a time; and once more to those who were not heard of."""
         desk, now = self._desk, time.monotonic()
         while len(self._working) < self._rounds.slots:
-            able = desk.roster.here - desk.roster.left.keys() - self._working.keys()
+            able = desk.roster.able - self._working.keys()
             idle = np.array([site in able for site in desk.sites])
             if not idle.any():
                 break

@@ -97,13 +97,13 @@ def read_json(body: bytes | memoryview) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def read_cards(body: bytes | memoryview, sites: Sequence[str]) -> list[Card]:
-    """The cards of all sites, in order.
+def read_cards(told: Any, sites: Sequence[str]) -> list[Card]:
+    """The cards of all sites, in order, that came over the wire as JSON.
 
     Raises:
-        ValueError, TypeError: that is not what the body holds.
+        ValueError, TypeError: they are none.
     """
-    cards = list(map(read_card, read_json(body)))
+    cards = list(map(read_card, told))
     if [card.name for card in cards] != list(sites):
         raise ValueError(cards)
     return cards

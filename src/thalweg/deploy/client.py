@@ -86,7 +86,8 @@ class Client(Site):
         self._kept = self._provisional = self._under_way = None
         self._worked = NEVER
         self._reply: tuple[tuple[int, int, int], bytes] | None = None
-        self._asked: tuple[int, int] | None = None  # epoch and number of the last work
+        # The server's life, and in it epoch and number of the last work.
+        self._led_by, self._asked = "", None
         # This process's key for secure sums, and its side of them.
         self._signer = Signer(post.identity, run) if post.identity is not None and plan.sealed else None
         self._parts: Parts | None = None
@@ -138,11 +139,14 @@ class Client(Site):
     def _start(self, letter: Letter) -> None:
         """Who takes part."""
         try:
-            cards = read_cards(letter.body, self.sites)
-        except (ValueError, TypeError):
+            told = read_json(letter.body)
+            life, cards = str(told["life"]), read_cards(told["cards"], self.sites)
+        except (ValueError, TypeError, KeyError):
             self.post.rejected["malformed"] += 1
             return
         self._sit(cards)
+        if life != self._led_by:
+            self._led_by, self._asked, self._reply, self._under_way = life, None, None, None
         self._epoch = max(self._epoch, letter.epoch)
 
     def _sit(self, cards: Sequence[Card]) -> None:
@@ -190,7 +194,7 @@ class Client(Site):
             self.post.send(self.server, Letter(Kind.MESSAGE, *key, self._reply[1]))
             return
         if letter.phase == 0:
-            if not self._new(letter.epoch, number):
+            if self._asked is not None and self._asked >= (letter.epoch, number):
                 self.post.rejected["stale"] += 1
                 return
             try:
@@ -198,6 +202,7 @@ class Client(Site):
             except Spent as spent:  # it stays for the end of the run
                 self.post.send(self.server, Letter(Kind.REFUSED, *key, str(spent).encode()))
                 return
+            self._begin_work(letter.epoch, number)
             self._settle(accepted)
             record = self._kept
         elif self._under_way is not None and self._under_way[0] == (letter.epoch, number, letter.phase - 1):
@@ -224,18 +229,12 @@ class Client(Site):
             self._note("not finite", letter, "its own message is not a number, and is kept out of the sum")
         self._send_reply(key, reply)
 
-    def _new(self, epoch: int, number: int) -> bool:
-        """Whether this is work that was not asked for before; of another life of the server all is. There is a key for each life:
-        noise that is known from before would hide nothing."""
-        if self._asked is not None and self._asked[0] == epoch:
-            new = number > self._asked[1]
-        else:
-            new = True
-            if self._secret is not None:
-                self._rounds.renew(system_key())
-        if new:
-            self._asked = epoch, number
-        return new
+    def _begin_work(self, epoch: int, number: int) -> None:
+        """Numbers grow within a life of the server. Each life has its key: what a client says again hides nothing under noise that
+        is known from before."""
+        if self._secret is not None and (self._asked is None or self._asked[0] != epoch):
+            self._rounds.renew(system_key())
+        self._asked = epoch, number
 
     def _send_reply(self, key: tuple[int, int, int], reply: bytes) -> None:
         self._reply = key, reply

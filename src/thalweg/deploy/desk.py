@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import secrets
 import struct
 
 from .card import Card
@@ -29,6 +30,7 @@ class Desk:
         self.roster, self.ledger = Roster(post, sites, card), Ledger()
         self.epoch = self.round = 0
         self.begun = False
+        self._life = secrets.token_hex(8)  # without a log epochs are those of the life before
 
     def begin(self) -> None:
         """All clients are known, and the run is ready: give it to those who are there, and from now on to whoever joins."""
@@ -87,5 +89,6 @@ class Desk:
 
     def _start_joined(self) -> None:
         for site in self.roster.joined():
-            body = json.dumps([dataclasses.asdict(card) for card in self.roster.in_order()]).encode()
+            cards = [dataclasses.asdict(card) for card in self.roster.in_order()]
+            body = json.dumps({"life": self._life, "cards": cards}).encode()
             self.post.send(site, Letter(Kind.START, self.epoch, self.round, body=body))

@@ -145,7 +145,7 @@ class Membership:
             self._ready[letter.sender] = letter.round
             self._sees[letter.sender] = self._names(letter)
         elif letter.kind is Kind.START and self._view is not None and self._view[:2] == (letter.epoch, letter.sender):
-            self.cards = {card.name: card for card in read_cards(letter.body, self._sites)}
+            self.cards = {card.name: card for card in read_cards(read_json(letter.body), self._sites)}
             return self._begun(letter.round)
         elif letter.kind is Kind.REFUSED and self.epoch < 0:
             raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")

@@ -1,4 +1,4 @@
-"""What a site may give of its privacy: it counts by itself, and leaves before that is too much."""
+"""What a site may give of its privacy: it counts by itself, and takes part no more before that is too much."""
 
 import os
 from pathlib import Path

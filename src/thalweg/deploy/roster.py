@@ -7,7 +7,7 @@ from .membership import Refused
 from .post import Kind, Letter, Post
 from .purse import Spent
 
-# Of what a client says when it leaves, in bytes.
+# Of what a client says when it takes part no more, in bytes.
 LONGEST = 300
 
 
@@ -44,6 +44,11 @@ class Roster:
         found, self._joined = self._joined, []
         return found
 
+    @property
+    def able(self) -> frozenset[str]:
+        """Who is there and takes part still."""
+        return self.here - self.left.keys()
+
     def check_left(self, need: int) -> None:
         """That as many clients take part still.
 
@@ -78,7 +83,7 @@ class Roster:
         if letter.kind is Kind.REFUSED:
             text = bytes(letter.body[:LONGEST]).decode(errors="replace")
             self.left[letter.sender] = why = "".join(c if c.isprintable() else "?" for c in text)
-            self._post.note("left", other=letter.sender, reason=why)
+            self._post.note("takes part no more", other=letter.sender, reason=why)
             return None
         if letter.kind is not Kind.JOIN:
             return letter
@@ -115,8 +120,8 @@ class Roster:
     def _join(self, card: Card, life: str) -> None:
         if self._lives.get(card.name) != life:
             self.proved.discard(card.name)
+            self.left.pop(card.name, None)
         self._lives[card.name], self.cards[card.name] = life, card
-        self.left.pop(card.name, None)
         if card.name in self._post.present():  # a letter may outlive its sender
             self.here |= {card.name}
             self._joined.append(card.name)

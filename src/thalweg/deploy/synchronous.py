@@ -91,6 +91,8 @@ class Synchronous:
         desk, when = self._desk, (k, index)
         try:
             found = sums.begin(places, common, k, index)
+            if (able := len(bodies.keys() - desk.roster.left.keys())) < found.need:  # the others would work for nothing
+                raise TooFewClients("before it began", able, found.need, ())
             beside = found.invitations
             send = lambda site, again: desk.ask(site, k, index, self._numbers(site, k), bodies[site], again, beside[site])
             take = lambda letter: desk.answer(letter, Kind.MESSAGE) and found.take(letter)

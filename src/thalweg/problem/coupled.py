@@ -19,7 +19,7 @@ from thalweg.problem import checks
 from thalweg.problem.base import Scalar
 from thalweg.problem.consensus import stack_agents
 from thalweg.problem.constants import Memo
-from thalweg.problem.coupling import Coupling, gathered, heard, scattered
+from thalweg.problem.coupling import Coupling, check_shares, gathered, heard, scattered
 from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.pricing import Pricing, pricing
 from thalweg.problem.regularizer import Regularizer, Zero
@@ -231,9 +231,7 @@ class Coupled(Scattered):
             raise ValueError(f"rows: nobody touches row {untouched[0]}, so that its sum is always 0; drop it")
         if not shares:
             return
-        b, summed = np.asarray(self.coupling.initial, float), np.asarray(self.added(self.pieces.share), float)
-        if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
-            raise ValueError(f"share: the parts add up to {summed}, expected the total {b}")
+        check_shares(self.pieces.share, self.coupling.initial, self.pieces.rows)
 
     def _check_coupling(self, data, r: int) -> None:
         got = jax.eval_shape(self.quantities, self.x0, data)
@@ -288,16 +286,17 @@ class Coupled(Scattered):
         described = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
         if (got := described(data)) != (expected := described(self.pieces.data)):
             raise ValueError(f"with_data: got {got}, expected {expected}; make a new problem for other shapes")
-        b, share = self.coupling.total, self.pieces.share
+        coupling, share = self.coupling, self.pieces.share
         if total is not None:
             b = jnp.asarray(total, self.dtype)
             if b.shape != (self.m,):
                 raise ValueError(f"with_data: got a total of shape {b.shape}, expected ({self.m},), one entry per row")
-            moved = (b - self.coupling.total) / self.coupling.touching
+            moved = (b - coupling.total) / coupling.touching
+            coupling = dataclasses.replace(coupling, total=b, initial=b if coupling.signal is None else coupling.initial)
             share = share + (moved[None] if self.pieces.rows is None else gathered(moved, self.pieces.rows))
         checks.finite(jax.tree.map(np.asarray, data), self.names, per_agent=False)
-        changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling.total)
-        problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, b))
+        changed = lambda p: (p.pieces.data, p.pieces.share, p.coupling)
+        problem = eqx.tree_at(changed, self, (jax.tree.map(jnp.asarray, data), share, coupling))
         object.__setattr__(problem, "memo", Memo())  # a static field, of a problem that nobody has seen yet
         problem.memo.remember(jax.tree.leaves(eqx.filter(problem, eqx.is_array)), self.pricing)
         return problem

@@ -108,6 +108,19 @@ def scattered(entries: Float[Array, "n r"], rows: Int[Array, "n r"], m: int) -> 
     return jnp.zeros(m, entries.dtype).at[place].add(entries.reshape(-1), mode="drop")
 
 
+def check_shares(share: Float[Array, "n r"], total: Float[Array, " m"], rows: Int[Array, "n r"] | None) -> None:
+    """That the agents' parts of the total add up to it.
+
+    Raises:
+        ValueError: they do not.
+    """
+    b, entries = np.asarray(total, float), np.asarray(share, float)  # rounding in single precision adds up too
+    places = np.broadcast_to(np.arange(len(b)), entries.shape) if rows is None else np.asarray(rows)
+    summed = np.bincount(places[places >= 0], entries[places >= 0], len(b))
+    if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
+        raise ValueError(f"share: the parts add up to {summed}, expected the total {b}")
+
+
 def heard(price: Float[Array, " m"], rows: Int[Array, "*n r"] | None) -> Float[Array, "*n r"]:
     """What an agent that touches `rows` (None: all) hears of a price."""
     return price if rows is None else gathered(price, rows)
