@@ -15,7 +15,7 @@ import pytest
 
 import support
 import thalweg as tw
-from deployed import SERVER, Killed, Mortal, Wrapped, blank, in_a_thread, live_together, names, run_federation, run_peers
+from deployed import SERVER, Killed, Wrapped, blank, in_a_thread, live_together, names, run_federation, run_peers
 from thalweg.deploy.client import Client
 from thalweg.deploy.federation import Plan
 from thalweg.deploy.folder import SiteFolder
@@ -51,6 +51,22 @@ class Heard(Wrapped):
         letter = self._post.receive(timeout)
         if letter is not None and letter.kind is Kind.MESSAGE and letter.body:
             self._found[letter.sender][letter.epoch, letter.round].add(bytes(letter.body))
+        return letter
+
+
+class Doomed(Wrapped):
+    """A post whose site dies when it has got so many messages."""
+
+    def __init__(self, post, messages):
+        super().__init__(post)
+        self._left = messages
+
+    def receive(self, timeout):
+        letter = self._post.receive(timeout)
+        self._left -= letter is not None and letter.kind is Kind.MESSAGE
+        if self._left <= 0:
+            self._post.close()
+            raise Killed
         return letter
 
 
@@ -139,7 +155,7 @@ def test_a_server_that_does_not_wait_goes_on_with_those_who_have_not_spent_their
 
 
 def test_it_does_not_wait_for_ever_for_those_who_may_still_work_and_are_gone():
-    mortal = lambda name, post: Mortal(post, 12) if name == NAMES[3] else post
+    mortal = lambda name, post: Doomed(post, 4) if name == NAMES[3] else post
     exchange, answers, threads = Exchange(), {}, []
     plan = Plan(AVERAGE, rounds=60, uplink=NOISE, engine=tw.engine.EventDriven(buffer=1))
     common = {"sites": NAMES, "settings": Settings(wait=4)}
@@ -207,7 +223,7 @@ def test_a_server_without_a_log_begins_again(pipeline):
     make = lambda i: lambda post: Client(PIECES[i], plan, server=SERVER, post=post, **common)
     threads = [in_a_thread(name, exchange.join(name), make(i), answers) for i, name in enumerate(NAMES)]
     server = lambda post: Server(blank(PIECES[0]), plan, post=post, **common)
-    in_a_thread(SERVER, Mortal(Heard(exchange.join(SERVER), found), 22), server, answers).join(60)
+    in_a_thread(SERVER, Doomed(Heard(exchange.join(SERVER), found), 2 * N + 2), server, answers).join(60)
     assert isinstance(answers.pop(SERVER), Killed)
     again = in_a_thread(SERVER, Heard(exchange.join(SERVER), found), server, answers)
     for thread in (again, *threads):
@@ -231,7 +247,7 @@ def test_a_round_that_is_done_again_costs_again_under_other_noise(tmp_path):
 
     for name in NAMES:
         threads[name] = in_a_thread(name, exchange.join(name), lambda post, name=name: site(name, post), answers)
-    post = Mortal(Heard(exchange.join(SERVER), found), 22)  # after some answers of a round, before the last
+    post = Doomed(Heard(exchange.join(SERVER), found), 2 * N + 2)  # after some answers of a round, before the last
     first = in_a_thread(SERVER, post, lambda post: site(SERVER, post), answers)
     first.join(120)
     assert isinstance(answers.pop(SERVER), Killed)
@@ -257,7 +273,7 @@ def test_peers_that_do_a_round_again_draw_other_noise(tmp_path):
         )  # fmt: skip
 
     posts = {name: Heard(exchange.join(name), found) for name in NAMES}
-    posts[NAMES[0]] = Mortal(posts[NAMES[0]], 50)
+    posts[NAMES[0]] = Doomed(posts[NAMES[0]], 21)
     for name, post in posts.items():
         threads[name] = in_a_thread(name, post, lambda post, name=name: site(name, post), answers)
     threads[NAMES[0]].join(120)

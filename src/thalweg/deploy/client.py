@@ -147,7 +147,7 @@ class Client(Site):
         self._sit(cards)
         if life != self._led_by:
             self._led_by, self._asked, self._reply, self._under_way = life, None, None, None
-        self._epoch = max(self._epoch, letter.epoch)
+            self._epoch = letter.epoch
 
     def _sit(self, cards: Sequence[Card]) -> None:
         """Take this client's place, once all are known."""
