@@ -89,7 +89,7 @@ def test_sites_that_touch_few_rows_hear_and_say_little(name):
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({3: {"rows": np.where(ROWS == 3, -1, ROWS)}, 4: {"rows": np.where(ROWS == 3, -1, ROWS)}}, "no site touches row 3"),
+        ({3: {"rows": np.where(ROWS == 3, -1, ROWS)}, 4: {"rows": np.where(ROWS == 3, -1, ROWS)}}, "nobody touches row 3"),
         ({1: {"rows": ROWS[:, :1]}}, "touches 1 rows"),
         ({2: {"share": np.array([[0.5, 0.0]])}}, "the parts add up to"),
     ],

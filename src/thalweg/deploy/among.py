@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from thalweg.problem import Consensus, Coupled, EmpiricalRisk, Problem
 from thalweg.problem.constants import Memo
-from thalweg.problem.coupling import Coupling, check_shares, heard
+from thalweg.problem.coupling import Coupling, heard
 from thalweg.problem.measurements import Measurements
 from thalweg.problem.pricing import Pricing, Survey, priced
 from thalweg.problem.scattered import Scattered
@@ -80,6 +80,7 @@ def _(problem: Coupled, cards, place, weights):
     coupling = dataclasses.replace(coupling, touching=jnp.asarray(touching, problem.dtype))
     rows = None if table is None else jnp.asarray(table)
     share = _shares(cards, coupling, rows)
+    coupling.check_parts(None if all(card.share is None for card in cards) else share, rows)
     if place is None and rows is not None:
         data = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape[1:])), pieces.data)
         pieces = dataclasses.replace(pieces, data=data, rows=rows, share=share)
@@ -95,10 +96,7 @@ def _rows(cards: Sequence[Card], r: int, m: int) -> np.ndarray:
     for card in cards:
         if card.rows is None or len(card.rows) != r or not all(-1 <= row < m for row in card.rows):
             raise ValueError(f"rows: got {card.rows} from site {card.name!r}, expected {r} of {m} rows, −1 for none")
-    table = np.array([card.rows for card in cards], np.int32)
-    if len(untouched := np.setdiff1d(np.arange(m), table)):
-        raise ValueError(f"rows: no site touches row {untouched[0]}, so that its sum is always 0; drop it everywhere")
-    return table
+    return np.array([card.rows for card in cards], np.int32)
 
 
 def _shares(cards: Sequence[Card], coupling: Coupling, rows: Int[Array, "n r"] | None) -> Float[Array, "n r"]:
@@ -115,7 +113,6 @@ def _shares(cards: Sequence[Card], coupling: Coupling, rows: Int[Array, "n r"] |
                 f"share: got {len(card.share)} numbers from site {card.name!r}, expected {each.shape[1]}, one per row"
             )
     share = jnp.asarray([own if card.share is None else card.share for card, own in zip(cards, whole, strict=True)], each.dtype)
-    check_shares(share, coupling.initial, rows)
     return share
 
 

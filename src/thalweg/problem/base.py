@@ -8,6 +8,7 @@ Axes: `n` agents.
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -45,6 +46,10 @@ class Local(eqx.Module):
     @abc.abstractmethod
     def loss(self, x: PyTree) -> Scalar:
         """f_i(x), unscaled."""
+
+    def parted(self) -> "tuple[Local, Callable[[PyTree], Any]]":
+        """(the oracle of what is the agent's own alone, what was folded into its f_i beside that, as a function of x)."""
+        return self, lambda x: jnp.zeros(())
 
     @abc.abstractmethod
     def stochastic_grad(self, x: PyTree, key: PRNGKeyArray) -> PyTree:

@@ -19,7 +19,7 @@ from thalweg.problem import checks
 from thalweg.problem.base import Scalar
 from thalweg.problem.consensus import stack_agents
 from thalweg.problem.constants import Memo
-from thalweg.problem.coupling import Coupling, check_shares, gathered, heard, scattered
+from thalweg.problem.coupling import Coupling, gathered, heard, scattered
 from thalweg.problem.polyhedron import Polyhedron
 from thalweg.problem.pricing import Pricing, pricing
 from thalweg.problem.regularizer import Regularizer, Zero
@@ -220,18 +220,8 @@ class Coupled(Scattered):
         self.solver = self._solver(best_response, solver, first)
 
     def check_whole(self, shares: bool = True) -> None:
-        """That the agents together touch all rows, and their `shares` add up to the total. Of one agent, which may be a site among
-        others, it is asked when it is solved.
-
-        Raises:
-            ValueError: they do not.
-        """
-        untouched = np.flatnonzero(np.asarray(self.coupling.touching) == 0)
-        if len(untouched):
-            raise ValueError(f"rows: nobody touches row {untouched[0]}, so that its sum is always 0; drop it")
-        if not shares:
-            return
-        check_shares(self.pieces.share, self.coupling.initial, self.pieces.rows)
+        """As `Coupling.check_parts`; one agent, which may be a site among others, is asked when it is solved."""
+        self.coupling.check_parts(self.pieces.share if shares else None, self.pieces.rows)
 
     def _check_coupling(self, data, r: int) -> None:
         got = jax.eval_shape(self.quantities, self.x0, data)

@@ -69,6 +69,22 @@ class Coupling(eqx.Module):
         moved = jnp.asarray(self.signal(self.initial, k), self.total.dtype)
         return eqx.tree_at(lambda c: c.total, self, moved)
 
+    def check_parts(self, share: Float[Array, "n r"] | None, rows: Int[Array, "n r"] | None) -> None:
+        """That agents who touch `rows` touch all together, and that their parts of the total, if given, add up to it.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if len(untouched := np.flatnonzero(np.asarray(self.touching) == 0)):
+            raise ValueError(f"rows: nobody touches row {untouched[0]}, so that its sum is always 0; drop it")
+        if share is None:
+            return
+        b, entries = np.asarray(self.initial, float), np.asarray(share, float)  # rounding in single precision adds up too
+        places = np.broadcast_to(np.arange(self.m), entries.shape) if rows is None else np.asarray(rows)
+        summed = np.bincount(places[places >= 0], entries[places >= 0], self.m)
+        if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
+            raise ValueError(f"share: the parts add up to {summed}, expected the total {b}")
+
     def project(self, price: Float[Array, " m"]) -> Float[Array, " m"]:
         """The nearest price of the right sign."""
         return jnp.clip(price, self.low, self.high)
@@ -106,19 +122,6 @@ def scattered(entries: Float[Array, "n r"], rows: Int[Array, "n r"], m: int) -> 
     """Σ over agents of their entries, row by row, in order of agents."""
     place = jnp.where(rows < 0, m, rows).reshape(-1)
     return jnp.zeros(m, entries.dtype).at[place].add(entries.reshape(-1), mode="drop")
-
-
-def check_shares(share: Float[Array, "n r"], total: Float[Array, " m"], rows: Int[Array, "n r"] | None) -> None:
-    """That the agents' parts of the total add up to it.
-
-    Raises:
-        ValueError: they do not.
-    """
-    b, entries = np.asarray(total, float), np.asarray(share, float)  # rounding in single precision adds up too
-    places = np.broadcast_to(np.arange(len(b)), entries.shape) if rows is None else np.asarray(rows)
-    summed = np.bincount(places[places >= 0], entries[places >= 0], len(b))
-    if not np.allclose(summed, b, rtol=1e-6, atol=1e-6):
-        raise ValueError(f"share: the parts add up to {summed}, expected the total {b}")
 
 
 def heard(price: Float[Array, " m"], rows: Int[Array, "*n r"] | None) -> Float[Array, "*n r"]:

@@ -27,6 +27,9 @@ class FoldedLocal(Local):
         loss = self.base.loss(x)
         return loss + self.base.regularizer.value(x).astype(loss.dtype)
 
+    def parted(self):
+        return self.base, self.base.regularizer.value
+
     def _plus_r(self, gradient: PyTree, x: PyTree) -> PyTree:
         return jax.tree.map(jnp.add, gradient, scaled(jax.grad(self.base.regularizer.value)(x), self.scale))
 

@@ -14,8 +14,6 @@ import jax.numpy as jnp
 from thalweg._trees import norm, square
 from thalweg.algorithm.base import Facts
 from thalweg.algorithm.step import Real
-from thalweg.problem.folded import FoldedLocal
-from thalweg.problem.regularizer import Zero
 
 from .base import Correction, LocalRun, LocalSolver, repeat, uncorrected
 from .descent import shuffled
@@ -80,7 +78,7 @@ class PrivateSGD(LocalSolver):
         rate = self.learning_rate(context.round) if callable(self.learning_rate) else self.learning_rate
         dtype = jnp.result_type(*jax.tree.leaves(x))
         rate, slots = jnp.asarray(rate, dtype), self.slots(local.max_examples)
-        local, term = (local.base, local.base.regularizer) if isinstance(local, FoldedLocal) else (local, Zero())
+        local, regulariser = local.parted()
 
         def step(carry, key):
             y, count, loss, first = carry
@@ -100,7 +98,7 @@ class PrivateSGD(LocalSolver):
                 / size.astype(leaf.dtype)
                 for leaf, k in zip(leaves, jax.random.split(noise, len(leaves)), strict=True)
             ]
-            own, slope = jax.value_and_grad(term.value)(y)
+            own, slope = jax.value_and_grad(regulariser)(y)
             gradient = correct(jax.tree.map(lambda g, r: g + r.astype(g.dtype), structure.unflatten(noisy), slope), y)
             moved = jax.tree.map(lambda a, g: a - rate.astype(a.dtype) * g, y, gradient)
             mean = jnp.sum(jnp.where(real, values, 0)) / jnp.maximum(jnp.sum(real), 1).astype(dtype)
