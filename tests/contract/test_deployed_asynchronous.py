@@ -232,3 +232,45 @@ def test_seconds_end_a_run_and_who_is_gone_is_named():
     for i in range(3):
         assert "gone before they had: site-3" in answers[i].reason
         assert 20 < answers[i].rounds < 200
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_who_has_done_its_part_waits_for_one_that_was_killed(method, tmp_path):
+    """It finds somebody to talk to when it comes back, although the others have done all their wakes meanwhile."""
+    exchange, answers = Exchange(), {}
+    settings = lambda i: {"settings": Settings(wait=60, timeout=0.5, folder=tmp_path / str(i))}
+    options = {"wakes": 100, "deterministic": True, "record": True}
+    threads = [start(exchange, i, answers, method, **options, **settings(i)) for i in range(N) if i != 2]
+    start(exchange, 2, answers, method, post=Mortal(exchange.join(names(N)[2]), 40), **options, **settings(2)).join(60)
+    assert isinstance(answers[2], Killed)
+    time.sleep(2)
+    assert not answers.keys() - {2}
+    threads.append(start(exchange, 2, answers, method, **options, **settings(2)))
+    for thread in threads:
+        thread.join(100)
+    answers = [answers[i] for i in range(N)]
+    for found in answers:
+        assert found.outcome is Outcome.ROUND_LIMIT and "gone" not in found.reason
+        assert found.rounds >= 100
+    replayed(method, answers, killed=2)
+
+
+def test_a_site_that_is_alone_ends_within_the_wait_and_can_go_on(tmp_path):
+    """Its neighbours are killed and never come back: it says who is missing, and keeps what it has."""
+    exchange, answers = Exchange(), {}
+    settings = Settings(wait=4, timeout=0.2, folder=tmp_path)
+    threads = [
+        start(exchange, i, answers, "sums", post=Mortal(exchange.join(names(N)[i]), 400), wakes=10**6, period=0.002)
+        for i in range(1, N)
+    ]
+    start(exchange, 0, answers, "sums", settings=settings, wakes=10**6).join(60)
+    assert all(isinstance(answers[i], Killed) for i in range(1, N))
+    assert answers[0].outcome is Outcome.TOO_FEW_AGENTS
+    assert answers[0].reason.startswith("alone for 4 s") and answers[0].reason.endswith("missing: site-1, site-2, site-3")
+    first = answers[0].rounds
+    assert np.isfinite(answers[0].x).all()
+    start(exchange, 0, answers, "sums", settings=settings, wakes=first + 3).join(60)
+    assert answers[0].outcome is Outcome.ROUND_LIMIT and "gone before they had: site-1, site-2, site-3" in answers[0].reason
+    assert first + 3 <= answers[0].rounds < first + 50
+    for thread in threads:
+        thread.join(1)

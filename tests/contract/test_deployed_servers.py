@@ -104,7 +104,7 @@ def test_rows_and_shares_that_do_not_fit_together_are_refused(changed, why):
         else:
             each.append(sparse(slice(i, i + 1), **options))
     with pytest.raises(ValueError, match=why):
-        run_federation(each, tw.DualAscent(step_size=0.1), rounds=2, settings=Settings(wait=2, timeout=1))
+        run_federation(each, tw.DualAscent(step_size=0.1), rounds=2, settings=Settings(wait=60))
 
 
 def _narrow(i):

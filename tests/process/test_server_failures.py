@@ -197,13 +197,16 @@ def test_a_server_is_refused_what_it_cannot_see():
         )  # fmt: skip
 
 
-def test_other_experiments_are_named_on_both_sides():
+def test_other_experiments_are_named_on_all_sides():
+    """Also to a client that fits: it is not to wait for a run that cannot be."""
     exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=3)
-    threads = [start(exchange, SERVER, answers, plan, run="aaa"), start(exchange, NAMES[0], answers, plan, run="bbb")]
+    runs = {SERVER: "aaa", NAMES[0]: "bbb", NAMES[1]: "aaa"}
+    posts = {name: exchange.join(name) for name in runs}
+    threads = [start(exchange, name, answers, plan, post=posts[name], run=run) for name, run in runs.items()]
     for thread in threads:
         thread.join(30)
-    for name in (SERVER, NAMES[0]):
-        assert isinstance(answers[name], Refused), answers[name]
+    for name in runs:
+        assert isinstance(answers[name], Refused), answers
         assert "aaa" in str(answers[name])
         assert "bbb" in str(answers[name])
 

@@ -35,8 +35,9 @@ class AsynchronousPeer(Site):
     """One site of a run without a centre and without rounds. It wakes by its own clock, and takes messages as they come.
 
     It has done its part after `wakes` wakes, after `seconds`, or when it has come to rest (`stop`), whichever is first; it goes on,
-    so that the others have somebody to talk to, until each of them has done its part or is gone. Who moves again takes back that it
-    had come to rest.
+    so that the others have somebody to talk to, until each of them has done its part or is given up. Who moves again takes back
+    that it had come to rest. A site is given up that has been away for `settings.wait`, or is away after `seconds`; who has to give
+    up all others ends too.
 
     Args:
         problem: what this site holds, a problem of one agent; its x0 must be the same on all sites.
@@ -49,8 +50,8 @@ class AsynchronousPeer(Site):
         weight: w_i up to a common factor; None: its number of examples, or 1.
         columns: names of the features, which must be the same on all sites.
         run: what all sites must have in common, for example the experiment's hash.
-        settings: of which `wait` is how long to wait for all sites before the first wake, and `folder` has the log. `quorum` has no
-            meaning: each goes on by itself.
+        settings: of which `wait` is how long to wait for all sites before the first wake, and for one that went away, and `folder`
+            has the log. `quorum` has no meaning: each goes on by itself.
         record: keep the order of events, for a replay by `tw.EventDriven(events=tw.Events.merged(…))`.
         every: look at the own loss every so many wakes.
         watch: told of (wakes, history) at every look.
@@ -92,10 +93,11 @@ class AsynchronousPeer(Site):
         self.others = Acquaintance(post, sites, self.card, self.settings.wait)
         self._events = EventLog(self.settings.folder) if record else None
         self._rest, self._finished = Rest(stop), set[str]()
+        self._last_here: dict[str, float] = {}
         # The number of the next wake, and how many numbers were left out, because others knew them of a life that is forgotten.
         self._number, self._skipped, self._steps = 0, 0, None
         self._state = self._newest = None
-        self._news = True  # whether anything was heard since the last wake
+        self._unheard: dict[str, Letter] = {}
 
     def ended(self, outcome: Outcome, reason: str) -> Answer:
         return self._answer(outcome, reason)
@@ -115,22 +117,20 @@ class AsynchronousPeer(Site):
             if self._events is not None:
                 self._events.begin()
         due, told, said = time.monotonic(), 0.0, False
+        self._last_here = dict.fromkeys(set(self.sites) - {self.post.me}, due)
         while True:
             self.others.greet()
-            if self.others.next > self._number:  # others have heard more of this site than it remembers
-                self._skipped += self.others.next - self._number
-                self._number = self.others.next
-                if self._events is not None:
-                    self._events.tear()
+            self._renumber()
             done = self._done()
             if done != said or (done and time.monotonic() > told + AGAIN):
                 told, said = time.monotonic(), done
-                for site in self.post.present():
-                    self.post.send(site, Letter(Kind.DONE, round=self._number, phase=0 if done else NOT_YET))
-            if done:
-                missing = frozenset(self.sites) - self._finished - {self.post.me}
-                if not missing & self.post.present():
-                    return self._ended(missing)
+                self._tell(done)
+            awaited = self._awaited()
+            if done and not awaited - self._finished:
+                return self._ended()
+            if self._last_here and not awaited:
+                why = f"alone for {self.settings.wait:g} s, after {self._woken} wakes; missing: {', '.join(sorted(self._last_here))}"
+                return self._answer(Outcome.TOO_FEW_AGENTS, why)
             if self._wait(due):
                 due = max(due + self.period, time.monotonic()) if self.period else time.monotonic() + self.settings.timeout
                 self._wake()
@@ -164,12 +164,20 @@ class AsynchronousPeer(Site):
         self._notes = {"cards": [dataclasses.asdict(card) for card in cards]}
         self._state, self._newest = self._steps.begin(), np.full(len(self._steps.heard), -1, np.int32)
 
+    def _renumber(self) -> None:
+        """Go on behind what others have heard of this site, and it does not remember."""
+        if self.others.next > self._number:
+            self._skipped += self.others.next - self._number
+            self._number = self.others.next
+            if self._events is not None:
+                self._events.tear()
+
     def _wait(self, due: float) -> bool:
         """Take what comes until it is time to wake; false after a while, for a look at who is there."""
         look = time.monotonic() + 0.25
         while True:
             now = time.monotonic()
-            ready = now >= due or (not self.period and self._news)
+            ready = now >= due or (not self.period and bool(self._unheard))
             letter = self.post.receive(0.0 if ready else max(0.0, min(due, look) - now))
             if letter is None:
                 return ready or time.monotonic() >= due
@@ -180,13 +188,8 @@ class AsynchronousPeer(Site):
     def _take(self, letter: Letter) -> None:
         if letter.kind is Kind.MESSAGE:
             if (slot := self._fits(letter)) is not None:
-                body = np.frombuffer(letter.body, np.uint8)
-                self._state = self._steps.hear(self._state, body, slot, self._number)
-                self._newest[slot], self._news = letter.round, True
-                self._rest.hear(letter.sender)
+                self._unheard[letter.sender], self._newest[slot] = letter, letter.round
                 self.others.seen[letter.sender] = letter.round
-                if self._events is not None:
-                    self._events.hear(self.sites.index(letter.sender), letter.round)
         elif letter.kind is Kind.DONE:
             (self._finished.discard if letter.phase == NOT_YET else self._finished.add)(letter.sender)
         else:
@@ -211,11 +214,23 @@ class AsynchronousPeer(Site):
             return None
         return slot
 
+    def _hear(self) -> None:
+        """Hear the newest message of each neighbour. Older ones say nothing that it does not say, and a site that wakes seldom has
+        no time for all of those that wake often."""
+        for sender, letter in self._unheard.items():
+            body = np.frombuffer(letter.body, np.uint8)
+            self._state = self._steps.hear(self._state, body, self._slots[sender], self._number)
+            self._rest.hear(sender)
+            if self._events is not None:
+                self._events.hear(self.sites.index(sender), letter.round)
+        self._unheard.clear()
+
     def _wake(self) -> None:
         """Wake, write it down, and only then tell: what others have heard is never taken back."""
         number = self._number
+        self._hear()
         self._state, message = self._steps.wake(self._state, number)
-        self._number, self._news = number + 1, False
+        self._number = number + 1
         if self._events is not None:
             self._events.wake(number)
         if self._journal is not None:
@@ -230,6 +245,12 @@ class AsynchronousPeer(Site):
             self.ledger.payload += len(body)
             self.ledger.messages += 1
 
+    def _awaited(self) -> frozenset[str]:
+        """Other sites that are here, or may come back."""
+        now, wait = time.monotonic(), 0.0 if self._late else self.settings.wait
+        self._last_here |= dict.fromkeys(self.post.present() & self._last_here.keys(), now)
+        return frozenset(site for site, last in self._last_here.items() if now - last <= wait)
+
     def _done(self) -> bool:
         """Whether this site has done its part."""
         return self._spent or self._rest.calm
@@ -237,8 +258,11 @@ class AsynchronousPeer(Site):
     @property
     def _spent(self) -> bool:
         """Whether its wakes or seconds are over."""
-        late = self.seconds is not None and self._age >= self.seconds
-        return late or (self.wakes is not None and self._woken >= self.wakes)
+        return self._late or (self.wakes is not None and self._woken >= self.wakes)
+
+    @property
+    def _late(self) -> bool:
+        return self.seconds is not None and self._age >= self.seconds
 
     @property
     def _woken(self) -> int:
@@ -251,7 +275,13 @@ class AsynchronousPeer(Site):
         self._record(self._woken, {"loss": looks["loss"].item(), "bytes": self.ledger.payload})
         return bool(looks["finite"])
 
-    def _ended(self, missing: frozenset[str]) -> Answer:
+    def _tell(self, done: bool) -> None:
+        for site in self.post.present():
+            self.post.send(site, Letter(Kind.DONE, round=self._number, phase=0 if done else NOT_YET))
+
+    def _ended(self) -> Answer:
+        self._tell(True)  # also who has come since; or it would wait for this site
+        missing = self._last_here.keys() - self._finished
         if self.history["round"][-1:] != [self._woken]:
             self._look()
         gone = f"; gone before they had: {', '.join(sorted(missing))}" if missing else ""

@@ -123,12 +123,17 @@ class Server(Site):
                 desk.receive(0.1)
             return
         since = time.monotonic()
-        while missing := desk.roster.unknown():
-            if time.monotonic() - since > self.settings.wait:
-                have = f"{len(self.sites) - len(missing)} of {len(self.sites)} clients have come"
-                raise TooFew(f"{have}, missing: {', '.join(missing)}", missing)
-            desk.receive(0.2)
-        self._begin()
+        try:
+            while missing := desk.roster.unknown():
+                if time.monotonic() - since > self.settings.wait:
+                    have = f"{len(self.sites) - len(missing)} of {len(self.sites)} clients have come"
+                    raise TooFew(f"{have}, missing: {', '.join(missing)}", missing)
+                desk.receive(0.2)
+            self._begin()
+        except (ValueError, TypeError) as why:  # nobody is to wait for a run that cannot be
+            for site in desk.roster.met:
+                self.post.send(site, Letter(Kind.REFUSED, body=str(why).encode()))
+            raise
         desk.begin()
 
     def _begin(self) -> None:
