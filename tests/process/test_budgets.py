@@ -158,7 +158,7 @@ def test_it_does_not_wait_for_ever_for_those_who_may_still_work_and_are_gone():
     mortal = lambda name, post: Doomed(post, 4) if name == NAMES[3] else post
     exchange, answers, threads = Exchange(), {}, []
     plan = Plan(AVERAGE, rounds=60, uplink=NOISE, engine=tw.engine.EventDriven(buffer=1))
-    common = {"sites": NAMES, "settings": Settings(wait=4)}
+    common = {"sites": NAMES, "settings": Settings(wait=8)}
 
     def site(name, post):
         if name == SERVER:

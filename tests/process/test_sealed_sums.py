@@ -449,9 +449,9 @@ def test_invitations_are_read_as_they_were_written_and_nothing_else_is():
 def test_a_server_that_asks_for_the_message_itself_gets_nothing():
     """Whatever it runs, the client's own file says that there are sums."""
     exchange, answers, kept = Exchange(), {}, []
-    threads = [start(exchange, name, answers, Plan(AVERAGE, rounds=2, aggregate=SUM), wait=2.0) for name in NAMES]
+    threads = [start(exchange, name, answers, Plan(AVERAGE, rounds=2, aggregate=SUM), wait=8.0) for name in NAMES]
     post = Heard(exchange.join(SERVER))
-    kept.append(start(exchange, SERVER, answers, Plan(AVERAGE, rounds=2), post=post, wait=1.0))
+    kept.append(start(exchange, SERVER, answers, Plan(AVERAGE, rounds=2), post=post, wait=5.0))
     ended([*threads, *kept])
     assert answers[SERVER].outcome is Outcome.TOO_FEW_AGENTS
     assert [bytes(letter.body) for letter in post.letters if letter.kind is not Kind.JOIN] == [b""] * N

@@ -129,7 +129,8 @@ class AsynchronousPeer(Site):
             if done and not awaited - self._finished:
                 return self._ended()
             if self._last_here and not awaited:
-                why = f"alone for {self.settings.wait:g} s, after {self._woken} wakes; missing: {', '.join(sorted(self._last_here))}"
+                missing = ", ".join(sorted(self._last_here))
+                why = f"alone for {self.settings.wait:g} s, after {self._woken} wakes; missing: {missing}"
                 return self._answer(Outcome.TOO_FEW_AGENTS, why)
             if self._wait(due):
                 due = max(due + self.period, time.monotonic()) if self.period else time.monotonic() + self.settings.timeout

@@ -76,7 +76,7 @@ def specs_of(program: ServerProgram) -> list[Specs]:
     executor, e = Vectorised(jnp.zeros((), jnp.uint32), False), program
 
     def begin():
-        state = e.first_states(executor, first_piece(e), e.ids[:1])
+        state = e.first_states(executor, _first_piece(e), e.ids[:1])
         return state, e.first_server(executor)
 
     states, server = jax.eval_shape(begin)
@@ -215,13 +215,13 @@ class ClientRounds:
         return jax.eval_shape(lambda: self._program.first_server(Vectorised(jnp.zeros((), jnp.uint32), False)))
 
 
-def first_piece(e: ServerProgram) -> Any:
+def _first_piece(e: ServerProgram) -> Any:
     """One piece, with its leading axis; the server's form of one has everybody's rows of a coupled problem."""
     return jax.tree.map(lambda leaf: leaf[:1], e.problem.pieces)
 
 
 def _begin_server(executor, e: ServerProgram) -> Kept:
-    pieces = first_piece(e)
+    pieces = _first_piece(e)
     states = e.first_states(executor, pieces, e.ids[:1])
     server = e.first_server(executor)
     _, downlink, aggregate = e.pipelines(pieces, states, server)
