@@ -5,13 +5,14 @@ Axes: `n` sites.
 
 import time
 
+import jax
 import numpy as np
 import pytest
 
 import support
 import thalweg as tw
 from deployed import Killed, Mortal, Wrapped, in_a_thread, names, run_asynchronous
-from thalweg.deploy.asynchronous import AsynchronousPeer
+from thalweg.deploy.asynchronous import PART_DONE, AsynchronousPeer
 from thalweg.deploy.membership import Refused
 from thalweg.deploy.memory_post import Exchange
 from thalweg.deploy.post import Kind
@@ -255,22 +256,74 @@ def test_who_has_done_its_part_waits_for_one_that_was_killed(method, tmp_path):
     replayed(method, answers, killed=2)
 
 
-def test_a_site_that_is_alone_ends_within_the_wait_and_can_go_on(tmp_path):
-    """Its neighbours are killed and never come back: it says who is missing, and keeps what it has."""
+@pytest.mark.parametrize("stop", [None, tw.Stop(progress=1e-9, patience=3)], ids=["wakes", "rest"])
+def test_a_site_that_is_alone_ends_within_the_wait_and_goes_on_when_others_are_back(stop, tmp_path):
+    """Nothing moves where nobody is heard: that is no rest."""
     exchange, answers = Exchange(), {}
-    settings = Settings(wait=4, timeout=0.2, folder=tmp_path)
-    threads = [
-        start(exchange, i, answers, "sums", post=Mortal(exchange.join(names(N)[i]), 400), wakes=10**6, period=0.002)
-        for i in range(1, N)
-    ]
-    start(exchange, 0, answers, "sums", settings=settings, wakes=10**6).join(60)
+    settings = Settings(wait=8, timeout=0.2, folder=tmp_path)
+    for i in range(1, N):
+        start(exchange, i, answers, "sums", post=Mortal(exchange.join(names(N)[i]), 40), period=0.01)
+    options = {"settings": settings, "period": 0.01, "stop": stop}
+    start(exchange, 0, answers, "sums", wakes=10**5, **options).join(60)
     assert all(isinstance(answers[i], Killed) for i in range(1, N))
-    assert answers[0].outcome is Outcome.TOO_FEW_AGENTS
-    assert answers[0].reason.startswith("alone for 4 s") and answers[0].reason.endswith("missing: site-1, site-2, site-3")
-    first = answers[0].rounds
-    assert np.isfinite(answers[0].x).all()
-    start(exchange, 0, answers, "sums", settings=settings, wakes=first + 3).join(60)
-    assert answers[0].outcome is Outcome.ROUND_LIMIT and "gone before they had: site-1, site-2, site-3" in answers[0].reason
-    assert first + 3 <= answers[0].rounds < first + 50
+    assert answers[0].outcome is Outcome.TOO_FEW_AGENTS, answers[0]
+    assert answers[0].reason.startswith("alone after") and answers[0].reason.endswith("missing: site-1, site-2, site-3")
+    woken = answers[0].rounds
+    threads = [start(exchange, 0, answers, "sums", wakes=woken + 300, **options)]
+    threads += [start(exchange, i, answers, "sums", wakes=300, period=0.01) for i in range(1, N)]
     for thread in threads:
-        thread.join(1)
+        thread.join(60)
+    for i in range(N):
+        assert answers[i].outcome is not Outcome.TOO_FEW_AGENTS
+        np.testing.assert_allclose(answers[i].x, VALUES.mean(0), atol=1e-8)
+    assert answers[0].rounds > woken
+
+
+def test_who_begins_anew_takes_back_that_it_had_done_its_part():
+    """Its log is lost, and with it what it had done; the others wait for the new one, although the old one had said it was done."""
+    exchange, answers = Exchange(), {}
+    options = {"wakes": 300, "period": 0.005}
+    others = {"wakes": 900, "period": 0.005}
+    threads = [start(exchange, i, answers, "sums", **others) for i in range(N) if i != 2]
+    done = Leaver(exchange.join(names(N)[2]))
+    start(exchange, 2, answers, "sums", post=done, **options).join(60)
+    assert isinstance(answers[2], Killed)
+    options["wakes"] = 1500  # its part takes longer now than that of the others
+    threads.append(start(exchange, 2, answers, "sums", **options))
+    for thread in threads:
+        thread.join(100)
+    for i in range(N):
+        assert answers[i].outcome is Outcome.ROUND_LIMIT and "gone" not in answers[i].reason
+    assert answers[0].rounds > 1200
+
+
+class Leaver(Wrapped):
+    """A post whose site dies when it has said that it has done its part."""
+
+    over = False
+
+    def send(self, to, letter):
+        self._post.send(to, letter)
+        self.over |= letter.kind is Kind.DONE and letter.phase == PART_DONE
+
+    def receive(self, timeout):
+        if self.over:
+            self._post.close()
+            raise Killed
+        return self._post.receive(timeout)
+
+
+def test_a_site_that_has_no_finite_answer_is_not_waited_for():
+    exchange, answers = Exchange(), {}
+    _, pieces, algorithm, network, _ = METHODS["sums"]
+    threads = [start(exchange, i, answers, "sums", wakes=200, period=0.005) for i in range(N) if i != 2]
+    bad = pieces[2].with_pieces(jax.tree.map(lambda leaf: leaf * np.nan, pieces[2].pieces))
+    began = time.monotonic()
+    site = lambda post: AsynchronousPeer(bad, algorithm, network, sites=names(N), post=post, wakes=200, every=1, period=0.005)
+    threads.append(in_a_thread(2, exchange.join(names(N)[2]), site, answers))
+    for thread in threads:
+        thread.join(100)
+    assert answers[2].outcome is Outcome.NOT_FINITE
+    for i in (0, 1, 3):
+        assert answers[i].reason.endswith("gone before they had: site-2")
+    assert time.monotonic() - began < 50  # less than `wait`

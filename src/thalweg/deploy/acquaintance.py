@@ -79,7 +79,7 @@ class Acquaintance:
         if letter.sender not in self._sites:
             self._post.rejected["unknown site"] += 1
         elif letter.kind is Kind.REFUSED and not self._begun:
-            raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")
+            raise Refused(f"{letter.sender!r} ended the run: {letter.text}")
         elif letter.kind is Kind.JOIN:
             try:
                 card, seen, asks = _read(letter)

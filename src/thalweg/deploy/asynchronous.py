@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +27,18 @@ from .post import Kind, Letter, Post
 from .rest import Rest
 from .site import Answer, Settings, Site, Watch
 
-# Phase of a letter `DONE` that takes back an earlier one.
-NOT_YET = 1
+# Phases of a letter `DONE`: its sender has done its part, or takes that back, or leaves without, for good.
+PART_DONE, NOT_YET, GIVES_UP = range(3)
 
 
 class AsynchronousPeer(Site):
-    """One site of a run without a centre and without rounds. It wakes by its own clock, and takes messages as they come.
+    """One site of a run without a centre and without rounds. It wakes by its own clock, and hears messages as they come; of those
+    that came while it had no time, the newest of each neighbour.
 
     It has done its part after `wakes` wakes, after `seconds`, or when it has come to rest (`stop`), whichever is first; it goes on,
     so that the others have somebody to talk to, until each of them has done its part or is given up. Who moves again takes back
-    that it had come to rest. A site is given up that has been away for `settings.wait`, or is away after `seconds`; who has to give
-    up all others ends too.
+    that it had come to rest. A site is given up that has been away for `settings.wait`, or is away after `seconds`. One that is
+    alone for as long ends with `TOO_FEW_AGENTS`, and can be started again from its log.
 
     Args:
         problem: what this site holds, a problem of one agent; its x0 must be the same on all sites.
@@ -93,7 +94,7 @@ class AsynchronousPeer(Site):
         self.others = Acquaintance(post, sites, self.card, self.settings.wait)
         self._events = EventLog(self.settings.folder) if record else None
         self._rest, self._finished = Rest(stop), set[str]()
-        self._last_here: dict[str, float] = {}
+        self._last_here, self._parted = dict[str, float](), set[str]()
         # The number of the next wake, and how many numbers were left out, because others knew them of a life that is forgotten.
         self._number, self._skipped, self._steps = 0, 0, None
         self._state = self._newest = None
@@ -116,26 +117,30 @@ class AsynchronousPeer(Site):
             self._sit(cards)
             if self._events is not None:
                 self._events.begin()
-        due, told, said = time.monotonic(), 0.0, False
+        due, told, said = time.monotonic(), 0.0, None
         self._last_here = dict.fromkeys(set(self.sites) - {self.post.me}, due)
         while True:
-            self.others.greet()
+            new = self.others.greet()
             self._renumber()
             done = self._done()
             if done != said or (done and time.monotonic() > told + AGAIN):
                 told, said = time.monotonic(), done
-                self._tell(done)
-            awaited = self._awaited()
-            if done and not awaited - self._finished:
-                return self._ended()
+                new = self.post.present()
+            self._tell(PART_DONE if done else NOT_YET, new)
+            awaited, missing = self._awaited(), self._last_here.keys() - self._finished
+            if done and not awaited - self._finished and (awaited or self._late or not missing):
+                return self._ended(missing)
             if self._last_here and not awaited:
-                missing = ", ".join(sorted(self._last_here))
-                why = f"alone for {self.settings.wait:g} s, after {self._woken} wakes; missing: {missing}"
+                why = f"alone after {self._woken} wakes; missing: {', '.join(sorted(self._last_here))}"
                 return self._answer(Outcome.TOO_FEW_AGENTS, why)
-            if self._wait(due):
-                due = max(due + self.period, time.monotonic()) if self.period else time.monotonic() + self.settings.timeout
+            # Nobody needs it now but who may come back.
+            idle = done and self.post.present() & self._last_here.keys() <= self._finished
+            if self._wait(due, idle):
+                pace = self.settings.timeout if idle or not self.period else self.period
+                due = max(due + pace, time.monotonic()) if self.period else time.monotonic() + pace
                 self._wake()
                 if self._woken % self.every == 0 and not self._look():
+                    self._tell(GIVES_UP, self.post.present())
                     why = f"site {self.post.me!r} has NaN or infinity after {self._woken} wakes"
                     return self._answer(Outcome.NOT_FINITE, why)
 
@@ -150,6 +155,7 @@ class AsynchronousPeer(Site):
         entry = self._journal.read((self._state.tree, self._newest))
         self._state, self._newest = jax.tree.map(jnp.asarray, entry.state[0]), np.array(entry.state[1])
         self._number, self._skipped = entry.round + 1, entry.notes["skipped"]
+        self._finished = set(entry.notes.get("finished", ()))
         self._recall(self._woken)
         self.others.seen = {site: int(self._newest[slot]) for site, slot in self._slots.items()}
         if self._events is not None:
@@ -173,14 +179,16 @@ class AsynchronousPeer(Site):
             if self._events is not None:
                 self._events.tear()
 
-    def _wait(self, due: float) -> bool:
-        """Take what comes until it is time to wake; false after a while, for a look at who is there."""
+    def _wait(self, due: float, idle: bool) -> bool:
+        """Take what comes until it is time to wake; false after a while, for a look at who is there. Who is `idle` does not wake
+        at a message."""
         look = time.monotonic() + 0.25
         while True:
             now = time.monotonic()
-            ready = now >= due or (not self.period and bool(self._unheard))
-            letter = self.post.receive(0.0 if ready else max(0.0, min(due, look) - now))
+            ready = now >= due or (bool(self._unheard) and not self.period and not idle)
+            letter = self.post.receive(0.0 if ready or self._unheard else max(0.0, min(due, look) - now))
             if letter is None:
+                self._hear()
                 return ready or time.monotonic() >= due
             self._take(letter)
             if now >= look:
@@ -192,7 +200,8 @@ class AsynchronousPeer(Site):
                 self._unheard[letter.sender], self._newest[slot] = letter, letter.round
                 self.others.seen[letter.sender] = letter.round
         elif letter.kind is Kind.DONE:
-            (self._finished.discard if letter.phase == NOT_YET else self._finished.add)(letter.sender)
+            for said, phase in ((self._finished, PART_DONE), (self._parted, GIVES_UP)):
+                (said.add if letter.phase == phase else said.discard)(letter.sender)
         else:
             self.others.hear(letter)
 
@@ -216,8 +225,7 @@ class AsynchronousPeer(Site):
         return slot
 
     def _hear(self) -> None:
-        """Hear the newest message of each neighbour. Older ones say nothing that it does not say, and a site that wakes seldom has
-        no time for all of those that wake often."""
+        """Hear the newest message of each neighbour: all that came, where there was time for them, and else none is behind."""
         for sender, letter in self._unheard.items():
             body = np.frombuffer(letter.body, np.uint8)
             self._state = self._steps.hear(self._state, body, self._slots[sender], self._number)
@@ -235,7 +243,7 @@ class AsynchronousPeer(Site):
         if self._events is not None:
             self._events.wake(number)
         if self._journal is not None:
-            notes = self._notes | {"skipped": self._skipped}
+            notes = self._notes | {"skipped": self._skipped, "finished": sorted(self._finished)}
             self._journal.write(0, number, notes, (self._state.tree, self._newest))
         if self._rest.due(self.post.present() & self._slots.keys()):
             self._rest.look(self._steps.estimate(self._state), self._woken)
@@ -250,7 +258,7 @@ class AsynchronousPeer(Site):
         """Other sites that are here, or may come back."""
         now, wait = time.monotonic(), 0.0 if self._late else self.settings.wait
         self._last_here |= dict.fromkeys(self.post.present() & self._last_here.keys(), now)
-        return frozenset(site for site, last in self._last_here.items() if now - last <= wait)
+        return frozenset(site for site, last in self._last_here.items() if now - last <= wait) - self._parted
 
     def _done(self) -> bool:
         """Whether this site has done its part."""
@@ -276,13 +284,13 @@ class AsynchronousPeer(Site):
         self._record(self._woken, {"loss": looks["loss"].item(), "bytes": self.ledger.payload})
         return bool(looks["finite"])
 
-    def _tell(self, done: bool) -> None:
-        for site in self.post.present():
-            self.post.send(site, Letter(Kind.DONE, round=self._number, phase=0 if done else NOT_YET))
+    def _tell(self, phase: int, sites: Iterable[str]) -> None:
+        for site in sites:
+            self.post.send(site, Letter(Kind.DONE, round=self._number, phase=phase))
 
-    def _ended(self) -> Answer:
-        self._tell(True)  # also who has come since; or it would wait for this site
-        missing = self._last_here.keys() - self._finished
+    def _ended(self, missing: Set[str]) -> Answer:
+        self._tell(PART_DONE, self.post.present())  # also who has come since; or it would wait for this site
+        self._hear()
         if self.history["round"][-1:] != [self._woken]:
             self._look()
         gone = f"; gone before they had: {', '.join(sorted(missing))}" if missing else ""

@@ -117,7 +117,7 @@ class Client(Site):
             elif letter.kind is Kind.JOIN:
                 self._join()
             elif letter.kind is Kind.REFUSED:
-                raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")
+                raise Refused(f"{letter.sender!r} {letter.text}")
             elif letter.kind is Kind.START:
                 self._start(letter)
             elif self._rounds is None or letter.epoch < self._epoch:

@@ -148,7 +148,7 @@ class Membership:
             self.cards = {card.name: card for card in read_cards(read_json(letter.body), self._sites)}
             return self._begun(letter.round)
         elif letter.kind is Kind.REFUSED and self.epoch < 0:
-            raise Refused(f"{letter.sender!r} ended the run: {bytes(letter.body).decode(errors='replace')}")
+            raise Refused(f"{letter.sender!r} ended the run: {letter.text}")
         return None
 
     def gather(self, k: int, keep) -> Epoch:

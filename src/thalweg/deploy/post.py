@@ -9,6 +9,9 @@ import enum
 from collections import Counter
 from typing import Any, NamedTuple
 
+# Of a text for people, in bytes.
+LONGEST = 1000
+
 
 class Kind(enum.IntEnum):
     """What a letter is about."""
@@ -20,7 +23,7 @@ class Kind(enum.IntEnum):
     VIEW = 5  # who is to take part in an epoch, by whoever leads
     READY = 6  # a site has read the view, and is at this round
     START = 7  # the epoch begins
-    REFUSED = 8  # its receiver does not fit to its sender, and why
+    REFUSED = 8  # its sender takes no part with its receiver, and why
     DONE = 9  # a site has done its last round
     SUM = 10  # of a secure sum, after its first step
 
@@ -41,6 +44,12 @@ class Letter(NamedTuple):
     phase: int = 0
     body: bytes | memoryview = b""
     sender: str = ""
+
+    @property
+    def text(self) -> str:
+        """What its body says to people: the beginning, without what cannot be printed."""
+        text = bytes(self.body[:LONGEST]).decode(errors="replace")
+        return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class Post(abc.ABC):

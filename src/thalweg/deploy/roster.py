@@ -7,9 +7,6 @@ from .membership import Refused
 from .post import Kind, Letter, Post
 from .purse import Spent
 
-# Of what a client says when it takes part no more, in bytes.
-LONGEST = 300
-
 
 class Roster:
     """The clients of a run, as the server of `card` sees them.
@@ -81,9 +78,8 @@ class Roster:
             return None
         self.silent.discard(letter.sender)
         if letter.kind is Kind.REFUSED:
-            text = bytes(letter.body[:LONGEST]).decode(errors="replace")
-            self.left[letter.sender] = why = "".join(c if c.isprintable() else "?" for c in text)
-            self._post.note("takes part no more", other=letter.sender, reason=why)
+            self.left[letter.sender] = letter.text
+            self._post.note("takes part no more", other=letter.sender, reason=letter.text)
             return None
         if letter.kind is not Kind.JOIN:
             return letter
@@ -102,7 +98,7 @@ class Roster:
             else:
                 self._join(card, life)
             return None
-        self._post.send(card.name, Letter(Kind.REFUSED, body=why.encode()))
+        self._post.send(card.name, Letter(Kind.REFUSED, body=f"refused this client: {why}".encode()))
         if not begun:
             raise Refused(why)
         return None

@@ -131,8 +131,8 @@ class Server(Site):
                 desk.receive(0.2)
             self._begin()
         except (ValueError, TypeError) as why:  # nobody is to wait for a run that cannot be
-            for site in desk.roster.met:
-                self.post.send(site, Letter(Kind.REFUSED, body=str(why).encode()))
+            for site in self.post.present() & set(self.sites):
+                self.post.send(site, Letter(Kind.REFUSED, body=f"ended the run: {why}".encode()))
             raise
         desk.begin()
 

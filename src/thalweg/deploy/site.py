@@ -23,7 +23,8 @@ class Settings:
 
     Attributes:
         timeout: seconds without a message after which it is asked for again; the post calls a silent site gone after as many.
-        wait: seconds to wait for sites that are missing, before the run begins or when too few are left.
+        wait: seconds to wait for sites that are missing, before the run begins or when too few are left; of sites without rounds
+            also for each that went away.
         quorum: sites without whom no epoch begins; None: more than half.
         folder: of the site's log, from which it goes on after it was killed; None: no log.
         fsync: wait for the disk in every round (see `Journal`).

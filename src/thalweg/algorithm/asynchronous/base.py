@@ -17,9 +17,11 @@ class AsynchronousAlgorithm(eqx.Module, Generic[State]):
     """Neighbours, no centre, no rounds.
 
     A message is a dictionary; what `wake` returns is all that leaves an agent. Messages of one sender are heard in the order in
-    which they were sent: one that was overtaken by a later one is dropped. Hyper-parameters as in `PeerAlgorithm`. Of the
-    `Context`, `round` counts the agent's own wakes, `weights` are zeros, and `awake` is true; a key is new in every wake, and the
-    same in all messages heard between two.
+    which they were sent: one that was overtaken by a later one is dropped, and a deployed site that has no time for all passes over
+    those that are not the newest, as if they were lost.
+
+    Hyper-parameters as in `PeerAlgorithm`. Of the `Context`, `round` counts the agent's own wakes, `weights` are zeros, and `awake`
+    is true; a key is new in every wake, and the same in all messages heard between two.
 
     Class attributes:
         per_neighbour: fields of the message that differ between neighbours: they have a leading axis of slots `[max_degree, ...]`,
