@@ -20,6 +20,11 @@ with install_import_hook([f"thalweg.{part}" for part in CHECKED], "typechecking.
     thalweg.solve  # noqa: B018  (public names load on first use; load them under the type checker)
 
 import jax  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# A machine that is busy is slow, and no example of a law is wrong for that.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -202,8 +202,9 @@ def test_a_server_that_does_not_wait_gives_the_numbers_of_the_virtual_clock_for_
     order = [f"site-{i}" for i in arrivals(seconds, 27)]
     assert len(set(order)) == exports.N
     server, _ = run_federation(
-        own, algorithm, rounds=9, engine=engine, deterministic=True, of_server=lambda post: Ordered(post, order)
-    )
+        own, algorithm, rounds=9, engine=engine, deterministic=True, of_server=lambda post: Ordered(post, order),
+        settings=Settings(wait=60, timeout=60),
+    )  # fmt: skip
     jax.tree.map(np.testing.assert_array_equal, server.x, simulated.x)
     np.testing.assert_array_equal(server.history["staleness"], simulated.history["staleness"])
     assert max(server.history["staleness"]) > 1

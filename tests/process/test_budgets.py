@@ -118,7 +118,7 @@ def test_clients_give_no_more_than_their_allowance_whatever_the_server_asks(pipe
     found, began = kept(), time.monotonic()
     server, clients = run_federation(
         PIECES, AVERAGE, rounds=9, allowance=4, simulated_secrets=False,
-        of_server=lambda post: Heard(post, found), settings=Settings(wait=60), **pipeline,
+        of_server=lambda post: Heard(post, found), settings=Settings(wait=300), **pipeline,
     )  # fmt: skip
     for name, client in zip(NAMES, clients, strict=True):
         assert client.outcome is Outcome.PRIVACY
@@ -128,19 +128,21 @@ def test_clients_give_no_more_than_their_allowance_whatever_the_server_asks(pipe
     assert server.outcome is Outcome.PRIVACY
     assert server.rounds == 4
     assert "its budget of privacy allows 4 rounds" in server.reason
-    assert time.monotonic() - began < 50  # nobody waits for those who will not come
+    assert time.monotonic() - began < 150  # nobody waits for those who will not come
 
 
 def test_where_chance_draws_clients_those_who_have_spent_do_not_end_the_run():
     coins = tw.FedAvg(tw.LocalSGD(0.02, steps=4), cohort=tw.cohort.poisson(0.5))
     began = time.monotonic()
-    server, clients = run_federation(PIECES, coins, rounds=30, allowance=8, simulated_secrets=False, uplink=NOISE, seed=3)
+    server, clients = run_federation(
+        PIECES, coins, rounds=30, allowance=8, simulated_secrets=False, uplink=NOISE, seed=3, settings=Settings(wait=300)
+    )
     assert server.outcome is Outcome.PRIVACY
     assert 8 < server.rounds < 30  # to be drawn eight times takes about sixteen rounds
     assert sorted(client.ledger.spent for client in clients)[2:] == [8, 8]  # of four, of whom three are a quorum
     for client in clients:
         np.testing.assert_array_equal(client.x, server.x)
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 150
 
 
 def test_a_server_that_does_not_wait_goes_on_with_those_who_have_not_spent_theirs():
@@ -406,7 +408,7 @@ def test_private_steps_are_counted_by_whoever_takes_them(tmp_path):
     )
     assert {answer.outcome for answer in answers.values()} == {Outcome.PRIVACY}
     assert answers["server"].rounds == spending.allowance
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_who_drops_out_at_a_step_is_in_the_sum_only_if_its_vector_came(step, sum
     """And keeps what has become of it then, and only then."""
     rounds, victim = 8, NAMES[1]
     answers = run_federation(
-        PIECES, OWN, rounds=rounds, aggregate=SUM, settings=Settings(timeout=0.3, wait=60),
+        PIECES, OWN, rounds=rounds, aggregate=SUM, settings=Settings(timeout=1.0, wait=60),
         of_client=lambda name, post: Mute(post, 3, step) if name == victim else post,
     )  # fmt: skip
     assert [site for site in NAMES if site not in sums[3, 0]] == ([] if step == wire.Kind.REVEAL else [victim])
@@ -163,7 +163,7 @@ def test_who_drops_out_at_a_step_is_in_the_sum_only_if_its_vector_came(step, sum
 def test_a_round_that_too_few_are_left_in_is_void_and_the_run_goes_on(step, sums):
     rounds = 8
     server, clients = run_federation(
-        PIECES, OWN, rounds=rounds, aggregate=SUM, settings=Settings(timeout=0.3, wait=60),
+        PIECES, OWN, rounds=rounds, aggregate=SUM, settings=Settings(timeout=1.0, wait=60),
         of_client=lambda name, post: Mute(post, 3, step) if name in NAMES[1:3] else post,
     )  # fmt: skip
     assert sums[3, 0] == []
@@ -212,7 +212,10 @@ def ended(threads):
 def test_a_server_that_is_killed_begins_the_sum_again_with_the_same_numbers(looks, tmp_path):
     """Wherever in a sum it died."""
     exchange, answers, rounds = Exchange(), {}, 12
-    plan, options = Plan(OWN, rounds=rounds, aggregate=SUM, deterministic=True), lambda name: {"folder": tmp_path / name}
+    plan, options = (
+        Plan(OWN, rounds=rounds, aggregate=SUM, deterministic=True),
+        lambda name: {"folder": tmp_path / name, "timeout": 60},
+    )
     threads = [start(exchange, name, answers, plan, **options(name)) for name in NAMES]
     start(exchange, SERVER, answers, plan, post=Mortal(exchange.join(SERVER), looks), **options(SERVER)).join(60)
     assert isinstance(answers[SERVER], Killed)

@@ -71,7 +71,7 @@ def test_a_client_that_is_killed_comes_back_and_the_limit_is_exact(absence, tmp_
 def test_a_server_that_is_killed_goes_on_from_its_last_round_with_the_same_numbers(looks, tmp_path):
     """None is lost or applied twice, wherever in a round it died."""
     exchange, answers, plan = Exchange(), {}, Plan(EXACT, rounds=40, deterministic=True)
-    options = lambda name: {"folder": tmp_path / name}
+    options = lambda name: {"folder": tmp_path / name, "timeout": 60}
     threads = [start(exchange, name, answers, plan, **options(name)) for name in NAMES]
     start(exchange, SERVER, answers, plan, post=Mortal(exchange.join(SERVER), 10 + looks), **options(SERVER)).join(60)
     assert isinstance(answers[SERVER], Killed)

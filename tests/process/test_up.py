@@ -45,7 +45,7 @@ timeout = 1.0
 a = "tls/127.0.0.1:{}"
 b = "tls/127.0.0.1:{}"
 """
-PATIENCE = 120.0
+PATIENCE = 400.0
 
 
 def free_ports(count):

@@ -28,6 +28,7 @@ SITES = ["a", "b", "c"]
 RUN = zenoh_config.run_key("run")
 TIMEOUT = 1.5  # of posts; nothing here waits longer than PATIENCE
 PATIENCE = 15.0
+STARTS = 120.0  # a process that starts takes seconds to load JAX
 
 
 @pytest.fixture(scope="module")
@@ -398,7 +399,7 @@ def test_processes_that_are_killed_paused_and_started_again(site, process):
     port = free_port()
     a = site("a", listen=end(port))
     b, _ = process("b", port), process("c", port)
-    until(lambda: a.present() == {"b", "c"})
+    until(lambda: a.present() == {"b", "c"}, STARTS)
     echo(a, "b", b"1")
 
     b.send_signal(signal.SIGKILL)
@@ -407,7 +408,7 @@ def test_processes_that_are_killed_paused_and_started_again(site, process):
     echo(a, "c", b"2")
 
     b = process("b", port)
-    until(lambda: a.present() == {"b", "c"})
+    until(lambda: a.present() == {"b", "c"}, STARTS)
     echo(a, "b", b"3")
 
     b.send_signal(signal.SIGSTOP)
@@ -540,7 +541,7 @@ FAILS = ECHO.partition("while True")[0] + "raise ValueError('boom')"
 @pytest.mark.parametrize(("code", "expected"), [(FAILS, "boom"), (FAILS.replace("raise", "0 and"), "")])
 def test_a_program_that_ends_does_not_hang(process, code, expected):
     done = process("b", free_port(), code)
-    _, printed = done.communicate(timeout=PATIENCE)
+    _, printed = done.communicate(timeout=STARTS)
     assert done.returncode == bool(expected)
     assert expected in printed
 
