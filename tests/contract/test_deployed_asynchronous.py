@@ -258,7 +258,9 @@ def test_who_has_done_its_part_waits_for_one_that_was_killed(method, tmp_path):
     replayed(method, answers, killed=2)
 
 
-@pytest.mark.parametrize("stop", [None, tw.Stop(progress=1e-9, patience=3)], ids=["wakes", "rest"])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(None, marks=pytest.mark.slow), tw.Stop(progress=1e-9, patience=3)], ids=["wakes", "rest"]
+)
 def test_a_site_that_is_alone_ends_within_the_wait_and_goes_on_when_others_are_back(stop, tmp_path):
     """Nothing moves where nobody is heard: that is no rest."""
     exchange, answers = Exchange(), {}

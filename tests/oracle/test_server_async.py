@@ -69,9 +69,8 @@ def test_fedbuff_follows_a_simulation_of_its_events(buffer, power):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        tw.FedAvg(SOLVER),
         tw.SCAFFOLD(SOLVER),
-        *(pytest.param(a, marks=pytest.mark.slow) for a in (tw.FedNova(SOLVER), tw.FedDyn())),
+        *(pytest.param(a, marks=pytest.mark.slow) for a in (tw.FedAvg(SOLVER), tw.FedNova(SOLVER), tw.FedDyn())),
     ],
 )
 def test_without_delays_and_with_everybody_it_is_the_synchronous_run_to_the_bit(algorithm):
